@@ -1,0 +1,2 @@
+//! The `lowrank` command.
+fn main() {}
