@@ -10,4 +10,5 @@
 //! that receives wrong sizes has met a bug of ours and panics with the two sizes.
 
 pub mod backend;
+pub mod reference;
 pub mod shapes;

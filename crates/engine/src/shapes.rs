@@ -2,6 +2,7 @@
 //!
 //! Shape letters: T tokens, D hidden, O out, H heads, K kv heads, E head dim, R rank, V vocabulary.
 
+use crate::backend::EngineError;
 use std::sync::Arc;
 
 /// A rectangle of a buffer: row `r` is `buf[offset + r * stride ..][..cols]`.
@@ -164,6 +165,29 @@ pub struct StoredMatrix {
     pub rows: usize,
     /// Columns.
     pub cols: usize,
+}
+
+impl StoredMatrix {
+    /// The bytes, after comparing their number with the shape.
+    ///
+    /// # Errors
+    /// [`EngineError::StoredSize`].
+    pub fn checked_bytes(&self) -> Result<&[u8], EngineError> {
+        let bytes: &[u8] = (*self.bytes).as_ref();
+        let want = self
+            .rows
+            .saturating_mul(self.cols)
+            .saturating_mul(self.dtype.size());
+        if bytes.len() == want {
+            return Ok(bytes);
+        }
+        Err(EngineError::StoredSize {
+            rows: self.rows,
+            cols: self.cols,
+            want,
+            found: bytes.len(),
+        })
+    }
 }
 
 /// The arithmetic of products with frozen matrices.
