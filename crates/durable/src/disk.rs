@@ -1,0 +1,654 @@
+//! The handle through which everything is read and written.
+
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::digest::Hasher;
+use crate::error::{DurableError, Result, means_no_space};
+use crate::fs::{Fs, FsFile, Kind, Point, Stat};
+use crate::mapped::Mapped;
+use crate::real::RealFs;
+
+/// Bytes moved at once when a file is streamed.
+const PIECE_BYTES: usize = 1 << 18;
+
+/// A file system behind a cheap handle. [`Disk::real`] is the machine's.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    fs: Arc<dyn Fs>,
+}
+
+/// One entry of a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name; bytes that are not UTF-8 show as U+FFFD.
+    pub name: String,
+    /// Its path.
+    pub path: PathBuf,
+    /// What it is; links are not followed.
+    pub kind: Kind,
+}
+
+/// A file open for reading.
+#[derive(Debug)]
+pub struct ReadFile {
+    file: Box<dyn FsFile>,
+    size_bytes: u64,
+}
+
+impl ReadFile {
+    /// Size when it was opened.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+}
+
+impl Read for ReadFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer)
+    }
+}
+
+impl Seek for ReadFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self::real()
+    }
+}
+
+impl Disk {
+    /// The machine's file system.
+    pub fn real() -> Self {
+        static REAL: OnceLock<Arc<RealFs>> = OnceLock::new();
+        Self {
+            fs: REAL.get_or_init(|| Arc::new(RealFs)).clone(),
+        }
+    }
+
+    /// Another file system, as tests use.
+    pub fn with(fs: Arc<dyn Fs>) -> Self {
+        Self { fs }
+    }
+
+    pub(crate) fn fs(&self) -> &dyn Fs {
+        &*self.fs
+    }
+
+    pub(crate) fn point(&self, point: Point) {
+        self.fs.point(point);
+    }
+
+    /// What a path is, links followed; `None` where nothing is there.
+    ///
+    /// # Errors
+    /// [`DurableError::Io`], for example where a parent may not be searched.
+    pub fn stat(&self, path: impl AsRef<Path>) -> Result<Option<Stat>> {
+        let path = path.as_ref();
+        self.fs
+            .stat(path)
+            .map_err(|source| DurableError::io("look at", path, source))
+    }
+
+    pub(crate) fn stat_link(&self, path: &Path) -> Result<Option<Stat>> {
+        self.fs
+            .stat_link(path)
+            .map_err(|source| DurableError::io("look at", path, source))
+    }
+
+    /// Whether anything (also a dangling link) has this path.
+    pub fn exists(&self, path: impl AsRef<Path>) -> bool {
+        matches!(self.stat_link(path.as_ref()), Ok(Some(_)))
+    }
+
+    /// Whether this path is a file, links followed.
+    pub fn is_file(&self, path: impl AsRef<Path>) -> bool {
+        matches!(
+            self.stat(path),
+            Ok(Some(Stat {
+                kind: Kind::File,
+                ..
+            }))
+        )
+    }
+
+    /// Whether this path is a folder, links followed.
+    pub fn is_dir(&self, path: impl AsRef<Path>) -> bool {
+        matches!(
+            self.stat(path),
+            Ok(Some(Stat {
+                kind: Kind::Folder,
+                ..
+            }))
+        )
+    }
+
+    /// Asked before a file is opened, because opening a pipe would wait for ever.
+    fn expect_file(&self, path: &Path) -> Result<Stat> {
+        match self.stat(path)? {
+            Some(stat) if stat.kind == Kind::File => Ok(stat),
+            Some(stat) => Err(DurableError::NotAFile {
+                path: path.to_owned(),
+                found: stat.kind,
+            }),
+            None => Err(DurableError::NotFound {
+                path: path.to_owned(),
+            }),
+        }
+    }
+
+    fn expect_folder(&self, path: &Path) -> Result<()> {
+        match self.stat(path)? {
+            Some(stat) if stat.kind == Kind::Folder => Ok(()),
+            Some(stat) => Err(DurableError::NotAFolder {
+                path: path.to_owned(),
+                found: stat.kind,
+            }),
+            None => Err(DurableError::NotFound {
+                path: path.to_owned(),
+            }),
+        }
+    }
+
+    /// Opens a file for reading in pieces.
+    ///
+    /// # Errors
+    /// [`DurableError::NotFound`], [`DurableError::NotAFile`] or [`DurableError::Io`].
+    pub fn open_read(&self, path: impl AsRef<Path>) -> Result<ReadFile> {
+        let path = path.as_ref();
+        let size_bytes = self.expect_file(path)?.size_bytes;
+        let file = self
+            .fs
+            .open_read(path)
+            .map_err(|source| DurableError::io("open", path, source))?;
+        Ok(ReadFile { file, size_bytes })
+    }
+
+    /// Reads a whole file of at most `max_bytes`. Memory grows as bytes arrive, never by what is claimed.
+    ///
+    /// # Errors
+    /// [`DurableError::NotFound`], [`DurableError::NotAFile`] (pipes and devices too),
+    /// [`DurableError::TooLarge`] or [`DurableError::Io`].
+    pub fn read_capped(&self, path: impl AsRef<Path>, max_bytes: u64) -> Result<Vec<u8>> {
+        let path = path.as_ref();
+        let file = self.open_read(path)?;
+        let too_large = |size_bytes| DurableError::TooLarge {
+            path: path.to_owned(),
+            size_bytes,
+            limit: max_bytes,
+        };
+        if file.size_bytes > max_bytes {
+            return Err(too_large(file.size_bytes));
+        }
+        let (mut bytes, size_bytes) = (Vec::new(), file.size_bytes);
+        file.take(max_bytes.saturating_add(1))
+            .read_to_end(&mut bytes)
+            .map_err(|source| DurableError::io("read", path, source))?;
+        // The file may have grown since it was looked at, and files of /proc claim to be empty.
+        if bytes.len() as u64 > max_bytes {
+            return Err(too_large(size_bytes.max(bytes.len() as u64)));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads a whole UTF-8 file of at most `max_bytes`.
+    ///
+    /// # Errors
+    /// As [`Disk::read_capped`], and [`DurableError::NotUtf8`].
+    pub fn read_text_capped(&self, path: impl AsRef<Path>, max_bytes: u64) -> Result<String> {
+        let path = path.as_ref();
+        String::from_utf8(self.read_capped(path, max_bytes)?).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            DurableError::NotUtf8 {
+                path: path.to_owned(),
+                at,
+            }
+        })
+    }
+
+    /// Maps a file read-only. An empty file gives empty bytes.
+    ///
+    /// # Errors
+    /// [`DurableError::NotFound`], [`DurableError::NotAFile`] or [`DurableError::Io`].
+    pub fn map(&self, path: impl AsRef<Path>) -> Result<Mapped> {
+        let path = path.as_ref();
+        self.expect_file(path)?;
+        self.fs
+            .map(path)
+            .map_err(|source| DurableError::io("map", path, source))
+    }
+
+    /// The entries of a folder, sorted by name.
+    ///
+    /// # Errors
+    /// [`DurableError::NotFound`], [`DurableError::NotAFolder`] or [`DurableError::Io`].
+    pub fn list_dir(&self, path: impl AsRef<Path>) -> Result<Vec<Entry>> {
+        let folder = path.as_ref();
+        self.expect_folder(folder)?;
+        let names = self
+            .fs
+            .list(folder)
+            .map_err(|source| DurableError::io("list", folder, source))?;
+        let mut entries = Vec::with_capacity(names.len());
+        for name in names {
+            let path = folder.join(&name);
+            // What vanished since it was listed was not there.
+            if let Some(stat) = self.stat_link(&path)? {
+                let name = name.to_string_lossy().into_owned();
+                entries.push(Entry {
+                    name,
+                    path,
+                    kind: stat.kind,
+                });
+            }
+        }
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(entries)
+    }
+
+    /// SHA-256 of a file as lower-case hex, read in pieces.
+    ///
+    /// # Errors
+    /// [`DurableError::NotFound`], [`DurableError::NotAFile`] or [`DurableError::Io`].
+    pub fn sha256_file(&self, path: impl AsRef<Path>) -> Result<String> {
+        let mut hasher = Hasher::new();
+        self.each_piece(path.as_ref(), |piece| {
+            hasher.update(piece);
+            Ok(())
+        })?;
+        Ok(hasher.finish())
+    }
+
+    /// Hands a file's bytes over in pieces.
+    pub(crate) fn each_piece(
+        &self,
+        path: &Path,
+        mut take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut file = self.open_read(path)?;
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            match file.read(&mut piece) {
+                Ok(0) => return Ok(()),
+                Ok(count) => take(&piece[..count])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(DurableError::io("read", path, source)),
+            }
+        }
+    }
+
+    /// Creates a folder and its parents, and syncs each parent. A link to a folder counts as one.
+    ///
+    /// # Errors
+    /// [`DurableError::NotAFolder`] where something else is in the way (a dangling link too), or
+    /// [`DurableError::Io`].
+    pub fn create_dir_all(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        match self.stat(path)? {
+            Some(stat) if stat.kind == Kind::Folder => return Ok(()),
+            Some(stat) => {
+                return Err(DurableError::NotAFolder {
+                    path: path.to_owned(),
+                    found: stat.kind,
+                });
+            }
+            None => {}
+        }
+        if let Some(link) = self.stat_link(path)? {
+            return Err(DurableError::NotAFolder {
+                path: path.to_owned(),
+                found: link.kind,
+            });
+        }
+        let parent = parent_of(path);
+        self.create_dir_all(parent)?;
+        match self.fs.create_folder(path) {
+            Ok(()) => self.sync_folder(parent),
+            // Another process was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.expect_folder(path),
+            Err(source) => Err(self.write_error("create the folder", path, 0, source)),
+        }
+    }
+
+    /// Replaces or creates a file: staged beside it, synced, renamed over it, folder synced. A link at `path`
+    /// is replaced, what it points at is not touched.
+    ///
+    /// # Errors
+    /// [`DurableError::NoSpace`], [`DurableError::Sync`] or [`DurableError::Io`]; the old file is untouched,
+    /// unless it was the last sync, of the folder, that failed.
+    pub fn write_atomic(&self, path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+        self.replace(path.as_ref(), |file| file.put(bytes))
+    }
+
+    /// Copies a file's bytes to a new or replaced file, as [`Disk::write_atomic`] does; returns its size.
+    ///
+    /// # Errors
+    /// As [`Disk::write_atomic`] for `to`, as [`Disk::open_read`] for `from`.
+    pub fn copy_file(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<u64> {
+        let mut size_bytes = 0;
+        self.replace(to.as_ref(), |file| {
+            self.each_piece(from.as_ref(), |piece| {
+                size_bytes += piece.len() as u64;
+                file.put(piece)
+            })
+        })?;
+        Ok(size_bytes)
+    }
+
+    fn replace(
+        &self,
+        path: &Path,
+        fill: impl FnOnce(&mut NewFile<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let name = path
+            .file_name()
+            .ok_or_else(|| bad_name(path))?
+            .to_string_lossy();
+        if let Some(stat) = self.stat_link(path)?
+            && !matches!(stat.kind, Kind::File | Kind::Link)
+        {
+            return Err(DurableError::NotAFile {
+                path: path.to_owned(),
+                found: stat.kind,
+            });
+        }
+        let staged = path.with_file_name(format!(".{name}.tmp-{}", unique()));
+        let done = self.fill_and_rename(&staged, path, fill);
+        if done.is_err() {
+            let _ = self.fs.remove_file(&staged); // the first error is the one to tell
+        }
+        done?;
+        self.sync_folder(parent_of(path))
+    }
+
+    fn fill_and_rename(
+        &self,
+        staged: &Path,
+        path: &Path,
+        fill: impl FnOnce(&mut NewFile<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut file = NewFile::create(self, staged)?;
+        fill(&mut file)?;
+        file.finish()?;
+        self.fs
+            .rename_over(staged, path)
+            .map_err(|source| self.write_error("replace", path, 0, source))
+    }
+
+    /// Removes a file or link. What is not there counts as removed.
+    ///
+    /// # Errors
+    /// [`DurableError::Io`].
+    pub fn remove_file(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        match self.fs.remove_file(path) {
+            Ok(()) => self.sync_folder(parent_of(path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(DurableError::io("remove", path, source)),
+        }
+    }
+
+    /// Removes a folder with all that is in it (links as links): first renamed to `.trash-NAME-…` beside it
+    /// and the parent synced, then deleted, so that a crash never leaves half of it under its name.
+    ///
+    /// # Errors
+    /// [`DurableError::NotFound`], [`DurableError::NotAFolder`], [`DurableError::Sync`] or
+    /// [`DurableError::Io`]; what is left may have its trash name.
+    pub fn remove_folder(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        match self.stat_link(path)? {
+            Some(stat) if stat.kind == Kind::Folder => {}
+            Some(stat) => {
+                return Err(DurableError::NotAFolder {
+                    path: path.to_owned(),
+                    found: stat.kind,
+                });
+            }
+            None => {
+                return Err(DurableError::NotFound {
+                    path: path.to_owned(),
+                });
+            }
+        }
+        let name = path
+            .file_name()
+            .ok_or_else(|| bad_name(path))?
+            .to_string_lossy();
+        let trash = path.with_file_name(format!(".trash-{name}-{}", unique()));
+        self.fs
+            .rename_new(path, &trash)
+            .map_err(|source| DurableError::io("rename for removal", path, source))?;
+        self.point(Point::VictimRenamed);
+        self.sync_folder(parent_of(path))?;
+        self.point(Point::TrashSynced);
+        self.remove_tree(&trash)?;
+        self.point(Point::TrashRemoved);
+        Ok(())
+    }
+
+    /// Gives a foreign thing that had our name a name beside it, so that nobody loses it.
+    pub(crate) fn set_aside(&self, old: &Path, named: &Path) -> Result<()> {
+        let name = named
+            .file_name()
+            .ok_or_else(|| bad_name(named))?
+            .to_string_lossy();
+        let aside = named.with_file_name(format!("{name}.replaced-{}", unique()));
+        let moved = self.fs.rename_new(old, &aside);
+        moved.map_err(|source| DurableError::io("set aside", named, source))?;
+        self.sync_folder(parent_of(named))
+    }
+
+    /// Deletes a folder in place; only for what already has a name that means nothing.
+    pub(crate) fn remove_tree(&self, path: &Path) -> Result<()> {
+        for entry in self.list_dir(path)? {
+            if entry.kind == Kind::Folder {
+                self.remove_tree(&entry.path)?;
+            } else {
+                self.fs
+                    .remove_file(&entry.path)
+                    .map_err(|source| DurableError::io("remove", &entry.path, source))?;
+            }
+            self.point(Point::TrashHalfRemoved);
+        }
+        self.fs
+            .remove_folder(path)
+            .map_err(|source| DurableError::io("remove", path, source))
+    }
+
+    pub(crate) fn sync_folder(&self, path: &Path) -> Result<()> {
+        self.fs
+            .sync_folder(path)
+            .map_err(|source| DurableError::Sync {
+                path: path.to_owned(),
+                source,
+            })
+    }
+
+    /// Bytes free for this user on the file system of `path` or of its nearest parent that is there; `None`
+    /// where the platform does not say.
+    ///
+    /// # Errors
+    /// [`DurableError::Io`].
+    pub fn free_space(&self, path: impl AsRef<Path>) -> Result<Option<u64>> {
+        let path = self.nearest_folder(path.as_ref())?;
+        self.fs
+            .free_space(path)
+            .map_err(|source| DurableError::io("ask the free space of", path, source))
+    }
+
+    /// Refuses where fewer than `needed_bytes` are free.
+    ///
+    /// # Errors
+    /// [`DurableError::NoSpace`] with both figures, or [`DurableError::Io`].
+    pub fn need_space(&self, path: impl AsRef<Path>, needed_bytes: u64) -> Result<()> {
+        let path = path.as_ref();
+        match self.free_space(path)? {
+            Some(free) if free < needed_bytes => Err(DurableError::NoSpace {
+                path: path.to_owned(),
+                needed_bytes,
+                free_bytes: Some(free),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes sure that a folder is there and takes files, by writing and removing one; so a run into a
+    /// read-only place is refused before its first step.
+    ///
+    /// # Errors
+    /// As [`Disk::create_dir_all`] and [`Disk::write_atomic`].
+    pub fn prepare_folder(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        self.create_dir_all(path)?;
+        let probe = path.join(format!(".probe.tmp-{}", unique()));
+        NewFile::create(self, &probe)?;
+        self.fs
+            .remove_file(&probe)
+            .map_err(|source| DurableError::io("remove", &probe, source))
+    }
+
+    fn nearest_folder<'a>(&self, path: &'a Path) -> Result<&'a Path> {
+        let mut path = path;
+        while self.stat(path)?.is_none() && parent_of(path) != path {
+            path = parent_of(path);
+        }
+        Ok(path)
+    }
+
+    /// An error of writing: a full disk is told with the bytes that were needed.
+    pub(crate) fn write_error(
+        &self,
+        action: &'static str,
+        path: &Path,
+        needed_bytes: u64,
+        source: io::Error,
+    ) -> DurableError {
+        if !means_no_space(&source) {
+            return DurableError::io(action, path, source);
+        }
+        let free_bytes = self.fs.free_space(parent_of(path)).ok().flatten();
+        DurableError::NoSpace {
+            path: path.to_owned(),
+            needed_bytes,
+            free_bytes,
+        }
+    }
+}
+
+/// A new file being filled: buffered, digested, synced once.
+#[derive(Debug)]
+pub(crate) struct NewFile<'a> {
+    disk: &'a Disk,
+    path: PathBuf,
+    file: Box<dyn FsFile>,
+    buffer: Vec<u8>,
+    hasher: Hasher,
+    size_bytes: u64,
+}
+
+impl<'a> NewFile<'a> {
+    pub(crate) fn create(disk: &'a Disk, path: &Path) -> Result<Self> {
+        let created = disk.fs.create_new(path);
+        let file = created.map_err(|source| disk.write_error("create", path, 0, source))?;
+        disk.point(Point::FileCreated);
+        let (buffer, hasher) = (Vec::new(), Hasher::new());
+        Ok(Self {
+            disk,
+            path: path.to_owned(),
+            file,
+            buffer,
+            hasher,
+            size_bytes: 0,
+        })
+    }
+
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hasher.update(bytes);
+        self.size_bytes += bytes.len() as u64;
+        if self.buffer.len() + bytes.len() > PIECE_BYTES {
+            self.flush()?;
+        }
+        if bytes.len() > PIECE_BYTES {
+            return self.write(bytes);
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.write(&buffer)?;
+        self.buffer = buffer;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let done = self.file.write_all(bytes);
+        done.map_err(|source| {
+            self.disk
+                .write_error("write", &self.path, self.size_bytes, source)
+        })
+    }
+
+    /// Writes what is left and syncs; returns size and digest. After a failed sync the file must go.
+    pub(crate) fn finish(mut self) -> Result<(u64, String)> {
+        self.flush()?;
+        self.disk.point(Point::FileWritten);
+        if let Err(source) = self.file.sync() {
+            return Err(DurableError::Sync {
+                path: self.path,
+                source,
+            });
+        }
+        self.disk.point(Point::FileSynced);
+        Ok((self.size_bytes, self.hasher.finish()))
+    }
+}
+
+/// The parent, with `.` for a bare name.
+pub(crate) fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    }
+}
+
+fn bad_name(path: &Path) -> DurableError {
+    DurableError::BadName {
+        name: path.display().to_string(),
+    }
+}
+
+/// A suffix that no living process uses at the same time.
+pub(crate) fn unique() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!(
+        "{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    )
+}
+
+/// Accepts a name that can only mean an entry of its own folder: no separator of any system, no drive, no
+/// `.` or `..`, no control character.
+///
+/// # Errors
+/// [`DurableError::BadName`].
+pub fn plain_name(name: &str) -> Result<&str> {
+    let bad = |c: char| matches!(c, '/' | '\\' | ':') || c.is_control();
+    let dots = name.is_empty() || name == "." || name == "..";
+    if dots || name.len() > 255 || name.contains(bad) {
+        return Err(DurableError::BadName {
+            name: name.to_owned(),
+        });
+    }
+    Ok(name)
+}
