@@ -5,4 +5,6 @@
 //! the spec and knows no family. It has slots for low-rank deltas and trainable values; who fills them, and from
 //! which files, is the business of `peft`.
 
+pub mod families;
 pub mod spec;
+pub mod tree;

@@ -62,7 +62,7 @@ pub enum Positions {
 
 /// Full dotted paths of modules, as `named_modules()` of the `…ForCausalLM` class gives them. Weights are
 /// `<path>.weight` and `<path>.bias`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names {
     /// Token embedding.
     pub embedding: String,
@@ -91,7 +91,7 @@ pub struct Names {
 }
 
 /// One projection below a block.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProjectionName {
     /// Path below the block, as `self_attention.query_key_value`.
     pub path: String,
