@@ -1,1 +1,16 @@
-//! Stub.
+//! CPU inner loops, each with a scalar twin that defines it.
+//!
+//! Knows numbers and rectangles, not transformers. With the mapped files, this is the only place
+//! with `unsafe`: a kernel is an `unsafe fn` behind a door that checks lengths.
+
+mod context;
+pub mod gemm;
+mod isa;
+mod stored;
+mod threads;
+
+pub use context::Context;
+pub use gemm::{Mat, MatMut, Peak, Precision, Product, gemm, gemm_tn, peak};
+pub use isa::Isa;
+pub use stored::{Stored, StoredDtype};
+pub use threads::Threads;

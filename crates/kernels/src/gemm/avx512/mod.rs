@@ -1,0 +1,167 @@
+//! AVX-512: tiles of 8 × 48 in 24 accumulators, for f32 and for pairs of bf16.
+//!
+//! Per packed dword of depth a full tile does 24 multiply-adds with 3 panel loads and 8
+//! broadcasts, so the multiply pipes are the bound, not the load pipes; 24 + 3 + 1 registers
+//! leave four spare.
+
+mod pack;
+
+use super::kernel::{Kernel, PackWFn, Packing, Tile};
+use super::scalar;
+use pack::{Bf16Source, F16Source, F32Source};
+use std::arch::x86_64::*;
+
+const ROWS: usize = 8;
+const VECTORS: usize = 3;
+const LANES: usize = 16;
+
+pub(crate) static PAIRS: Kernel = Kernel {
+    pack_x: pack::x_pairs,
+    pack_nt: [
+        pack::nt_pairs::<F32Source>,
+        pack::nt_pairs::<F16Source>,
+        pack::nt_pairs::<Bf16Source>,
+    ],
+    pack_nn: [
+        pack::nn_pairs::<F32Source>,
+        pack::nn_pairs::<F16Source>,
+        pack::nn_pairs::<Bf16Source>,
+    ],
+    tile: tile_pairs,
+    ..kernel::<false>(Packing::Pairs)
+};
+
+pub(crate) static F32: Kernel = kernel::<false>(Packing::F32);
+pub(crate) static WIDE: Kernel = kernel::<true>(Packing::Wide);
+
+const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
+    Kernel {
+        rows: ROWS,
+        cols: VECTORS * LANES,
+        lanes: LANES,
+        packing,
+        pack_x: pack::x_f32::<WIDE>,
+        pack_columns: scalar::pack_columns,
+        pack_nt: nt::<WIDE>(),
+        pack_nn: nn::<WIDE>(),
+        tile: tile_f32,
+    }
+}
+
+const fn nt<const WIDE: bool>() -> [PackWFn; 3] {
+    [
+        pack::nt_f32::<WIDE, F32Source>,
+        pack::nt_f32::<WIDE, F16Source>,
+        pack::nt_f32::<WIDE, Bf16Source>,
+    ]
+}
+
+const fn nn<const WIDE: bool>() -> [PackWFn; 3] {
+    [
+        pack::nn_f32::<WIDE, F32Source>,
+        pack::nn_f32::<WIDE, F16Source>,
+        pack::nn_f32::<WIDE, Bf16Source>,
+    ]
+}
+
+/// The columns that a panel's vector `index` has, as a mask.
+#[inline(always)]
+fn lane_mask(cols: usize, index: usize) -> u16 {
+    let left = cols.saturating_sub(index * LANES).min(LANES);
+    ((1u32 << left) - 1) as u16
+}
+
+macro_rules! tiles {
+    ($dispatch:ident, $tile:ident, $features:literal, $multiply_add:expr) => {
+        /// # Safety
+        /// As [`Tile`] says, with at most 8 rows and 48 columns; the processor has the features.
+        unsafe fn $dispatch(tile: &Tile) {
+            macro_rules! row {
+                ($rows:literal) => {
+                    [$tile::<$rows, 1>, $tile::<$rows, 2>, $tile::<$rows, 3>]
+                };
+            }
+            static TABLE: [[unsafe fn(&Tile); VECTORS]; ROWS] = [
+                row!(1),
+                row!(2),
+                row!(3),
+                row!(4),
+                row!(5),
+                row!(6),
+                row!(7),
+                row!(8),
+            ];
+            debug_assert!(tile.rows <= ROWS && tile.cols <= tile.width);
+            // SAFETY: the caller's promise.
+            unsafe { TABLE[tile.rows - 1][tile.width / LANES - 1](tile) }
+        }
+
+        /// # Safety
+        /// As [`Tile`] says, with exactly these rows and vectors.
+        #[target_feature(enable = $features)]
+        unsafe fn $tile<const R: usize, const V: usize>(tile: &Tile) {
+            let mut sums = [[_mm512_setzero_ps(); V]; R];
+            // SAFETY: a packed tile is `depth × R`, a panel `depth × V` vectors, and y as checked.
+            unsafe {
+                for row in 0..R {
+                    for v in 0..V {
+                        let y = tile.y.wrapping_add(row * tile.stride + v * LANES);
+                        _mm_prefetch::<_MM_HINT_T0>(y.cast());
+                    }
+                }
+                let (mut a, mut b) = (tile.a, tile.b);
+                for _ in 0..tile.depth {
+                    let mut panel = [_mm512_setzero_si512(); V];
+                    for (v, panel) in panel.iter_mut().enumerate() {
+                        *panel = _mm512_loadu_si512(b.add(v * LANES).cast());
+                    }
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let x = _mm512_set1_epi32((*a.add(row)).cast_signed());
+                        for (sum, panel) in sums.iter_mut().zip(&panel) {
+                            *sum = $multiply_add(*sum, x, *panel);
+                        }
+                    }
+                    a = a.add(R);
+                    b = b.add(V * LANES);
+                }
+                let scale = _mm512_set1_ps(tile.scale);
+                for (row, sums) in sums.iter().enumerate() {
+                    for (v, sum) in sums.iter().enumerate() {
+                        let mask = lane_mask(tile.cols, v);
+                        let y = tile.y.wrapping_add(row * tile.stride + v * LANES);
+                        let mut start = _mm512_setzero_ps();
+                        if tile.load {
+                            start = _mm512_maskz_loadu_ps(mask, y);
+                        }
+                        if !tile.bias.is_null() {
+                            let bias = tile.bias.wrapping_add(v * LANES);
+                            start = _mm512_add_ps(start, _mm512_maskz_loadu_ps(mask, bias));
+                        }
+                        let total = _mm512_fmadd_ps(*sum, scale, start);
+                        _mm512_mask_storeu_ps(y, mask, total);
+                    }
+                }
+            }
+        }
+    };
+}
+
+tiles!(
+    tile_f32,
+    tile_f32_of,
+    "avx512f,avx512bw,avx512dq,avx512vl",
+    |sum, x, panel| { _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(panel), sum) }
+);
+
+tiles!(
+    tile_pairs,
+    tile_pairs_of,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
+    |sum, x: __m512i, panel: __m512i| {
+        _mm512_dpbf16_ps(
+            sum,
+            std::mem::transmute::<__m512i, __m512bh>(x),
+            std::mem::transmute::<__m512i, __m512bh>(panel),
+        )
+    }
+);

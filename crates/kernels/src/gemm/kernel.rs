@@ -1,0 +1,118 @@
+//! What an instruction set brings to a product: packing and one register tile.
+
+use super::{Precision, Product};
+use crate::{Isa, StoredDtype};
+
+/// What one packed dword holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Packing {
+    /// An f32, k upwards.
+    F32,
+    /// The bf16 of k and k + 1, k in the low half; k is even.
+    Pairs,
+    /// An f32 with the value of a bf16; the k of each pair are swapped, see [`super`].
+    Wide,
+}
+
+impl Packing {
+    /// Dwords that a run of k takes; runs of pairs are padded with a zero.
+    pub(crate) fn depth(self, k: usize) -> usize {
+        match self {
+            Self::F32 => k,
+            Self::Pairs => k.div_ceil(2),
+            Self::Wide => k.next_multiple_of(2),
+        }
+    }
+}
+
+/// Activations to pack: `rows × k` from `x`, row-major at `stride`. Packed as `[depth][rows]`.
+pub(crate) struct PackX {
+    pub(crate) x: *const f32,
+    pub(crate) stride: usize,
+    pub(crate) rows: usize,
+    pub(crate) k: usize,
+    pub(crate) out: *mut u32,
+}
+
+/// A panel to pack: `n` columns of y, `k` long. `bytes` is the panel's first element, and
+/// `row_bytes` the distance of stored rows. Packed as `[depth][width]`, columns padded with zeros.
+pub(crate) struct PackW {
+    pub(crate) bytes: *const u8,
+    pub(crate) row_bytes: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    pub(crate) width: usize,
+    pub(crate) out: *mut u32,
+}
+
+/// A tile of y: `rows × cols` at `y`, from packed rows `a` and a packed panel `b`.
+pub(crate) struct Tile {
+    pub(crate) a: *const u32,
+    pub(crate) b: *const u32,
+    pub(crate) depth: usize,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    /// Of the panel.
+    pub(crate) width: usize,
+    pub(crate) y: *mut f32,
+    pub(crate) stride: usize,
+    /// Whether y holds something to add to.
+    pub(crate) load: bool,
+    /// Multiplies the sum.
+    pub(crate) scale: f32,
+    /// Null, or `cols` values to add.
+    pub(crate) bias: *const f32,
+}
+
+pub(crate) type PackWFn = unsafe fn(&PackW);
+
+/// The functions of one instruction set and packing.
+pub(crate) struct Kernel {
+    /// Rows of the largest tile.
+    pub(crate) rows: usize,
+    /// Columns of a panel.
+    pub(crate) cols: usize,
+    /// Columns are padded to a multiple of this.
+    pub(crate) lanes: usize,
+    pub(crate) packing: Packing,
+    pub(crate) pack_x: unsafe fn(&PackX),
+    /// For x that lies column by column; f32 only.
+    pub(crate) pack_columns: unsafe fn(&PackX),
+    /// F32, F16, Bf16.
+    pub(crate) pack_nt: [PackWFn; 3],
+    /// F32, F16, Bf16.
+    pub(crate) pack_nn: [PackWFn; 3],
+    pub(crate) tile: unsafe fn(&Tile),
+}
+
+impl Kernel {
+    pub(crate) fn pack_w(&self, product: Product, dtype: StoredDtype) -> PackWFn {
+        let by_dtype = match product {
+            Product::Nt => &self.pack_nt,
+            Product::Nn => &self.pack_nn,
+        };
+        match dtype {
+            StoredDtype::F32 => by_dtype[0],
+            StoredDtype::F16 => by_dtype[1],
+            StoredDtype::Bf16 => by_dtype[2],
+        }
+    }
+}
+
+/// The kernel for an instruction set, which the processor must have.
+pub(crate) fn kernel(isa: Isa, precision: Precision) -> &'static Kernel {
+    match (isa, precision) {
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512Bf16, Precision::Bf16) => &super::avx512::PAIRS,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512Bf16 | Isa::Avx512, Precision::F32) => &super::avx512::F32,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, Precision::Bf16) => &super::avx512::WIDE,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Precision::F32) => &super::avx2::F32,
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, Precision::Bf16) => &super::avx2::WIDE,
+        (_, Precision::F32) => &super::scalar::F32,
+        (_, Precision::Bf16) => &super::scalar::WIDE,
+    }
+}

@@ -1,0 +1,128 @@
+//! Products of activations with matrices that are read from their file's bytes.
+//!
+//! **Order of sums.** Every element of a product is computed by one task in one order, whatever
+//! the number of rows, the number of threads and the instruction set: k runs upwards in blocks of
+//! [`K_BLOCK`]; inside a block one f32 accumulator starts at zero and takes one fused
+//! multiply-add per k; the blocks' sums are added to the element one after the other. An element
+//! starts at zero, at its bias, at its old value, or at old value plus bias. So a row decoded
+//! alone has the bits that it has inside a batch.
+//!
+//! **bf16.** Both operands are rounded to nearest-even bf16 (NaN stays NaN) and multiplied
+//! exactly; the two k of a pair are taken in the order odd, even, which is how `vdpbf16ps` does
+//! it (found by experiment on Zen 4, and as Intel's manual says). That instruction takes
+//! subnormal inputs and accumulators as zero, and so do the roundings here; kernels that emulate
+//! it do not flush accumulators, which can move an element by at most `k · 2⁻¹²⁶`.
+//!
+//! **How.** Activations are packed once a call into tiles of a few rows. A task decodes and packs
+//! one panel of the matrix (some 50 columns of y, one block of k) into its thread's buffer and
+//! runs all rows over it; the matrix is read once, and nothing is allocated after the first calls.
+
+mod arena;
+mod driver;
+mod kernel;
+mod mat;
+pub mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+mod lowrank;
+mod outer;
+mod peak;
+#[cfg(test)]
+mod tests;
+
+pub use lowrank::{LoraFactors, LoraGradients, lora_backward, lora_forward};
+pub use mat::{Mat, MatMut};
+pub use outer::gemm_tn;
+pub use peak::{Peak, peak};
+
+use crate::{Context, Stored};
+
+/// Length of the runs of k that are summed on their own. Even, for pairs of bf16.
+pub const K_BLOCK: usize = 512;
+
+/// The arithmetic of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// Operands in f32.
+    F32,
+    /// Operands rounded to bf16, sums in f32.
+    Bf16,
+}
+
+/// Which side of the matrix is summed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Product {
+    /// `y[M,N] = x[M,K]·W[N,K]ᵀ`
+    Nt,
+    /// `y[M,N] = x[M,K]·W[K,N]`
+    Nn,
+}
+
+impl Product {
+    /// (K, N) of a matrix that is stored `rows × cols`.
+    pub fn sizes(self, rows: usize, cols: usize) -> (usize, usize) {
+        match self {
+            Self::Nt => (cols, rows),
+            Self::Nn => (rows, cols),
+        }
+    }
+}
+
+/// `y = x·W + bias`, or `y += x·W + bias` with `add`; see [`Product`] for the shapes.
+///
+/// # Panics
+/// When shapes do not fit: the caller has checked them.
+#[expect(clippy::too_many_arguments, reason = "the one door of all products")]
+pub fn gemm(
+    ctx: &Context,
+    x: Mat<'_>,
+    w: Stored<'_>,
+    product: Product,
+    bias: Option<&[f32]>,
+    y: MatMut<'_>,
+    add: bool,
+    precision: Precision,
+) {
+    check_shapes(&x, &w, product, bias, &y);
+    let job = driver::Job {
+        x: driver::Rows::Of(x),
+        w: w.into(),
+        product,
+        bias,
+        add,
+        scale: 1.0,
+        precision,
+    };
+    driver::run(ctx, job, y);
+}
+
+fn check_shapes(
+    x: &Mat<'_>,
+    w: &Stored<'_>,
+    product: Product,
+    bias: Option<&[f32]>,
+    y: &MatMut<'_>,
+) {
+    x.check();
+    w.check();
+    y.check();
+    let (k, n) = product.sizes(w.rows, w.cols);
+    assert!(
+        x.cols == k && y.cols == n && x.rows == y.rows,
+        "{}×{} times a {product:?} matrix {}×{} into {}×{}",
+        x.rows,
+        x.cols,
+        w.rows,
+        w.cols,
+        y.rows,
+        y.cols
+    );
+    assert!(
+        bias.is_none_or(|bias| bias.len() == n),
+        "bias of {n} columns"
+    );
+}

@@ -1,0 +1,345 @@
+use super::*;
+use crate::{Isa, StoredDtype};
+use half::{bf16, f16};
+use proptest::prelude::*;
+
+/// A generator of test values: SplitMix64.
+pub(super) struct Values(pub(super) u64);
+
+impl Values {
+    pub(super) fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// About one in `rare` is NaN, infinite, subnormal or zero.
+    pub(super) fn next(&mut self, rare: u64) -> f32 {
+        let bits = self.bits();
+        if rare > 0 && bits.is_multiple_of(rare) {
+            let odd = [
+                f32::NAN,
+                f32::INFINITY,
+                f32::NEG_INFINITY,
+                1e-40,
+                -1e-39,
+                0.0,
+                -0.0,
+            ];
+            return odd[(bits >> 32) as usize % odd.len()];
+        }
+        (bits >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    }
+
+    pub(super) fn vec(&mut self, len: usize, rare: u64) -> Vec<f32> {
+        (0..len).map(|_| self.next(rare)).collect()
+    }
+}
+
+/// A case with gaps between rows, bytes at an odd address, and what was in y before.
+struct Case {
+    m: usize,
+    k: usize,
+    n: usize,
+    product: Product,
+    dtype: StoredDtype,
+    precision: Precision,
+    x: Vec<f32>,
+    x_stride: usize,
+    bytes: Vec<u8>,
+    bias: Option<Vec<f32>>,
+    y: Vec<f32>,
+    y_stride: usize,
+    add: bool,
+}
+
+impl Case {
+    fn new(
+        (m, k, n): (usize, usize, usize),
+        seed: u64,
+        rare: u64,
+        (product, dtype, precision): (Product, StoredDtype, Precision),
+    ) -> Self {
+        let mut values = Values(seed);
+        let (x_stride, y_stride) = (
+            k + values.bits() as usize % 4,
+            n + values.bits() as usize % 4,
+        );
+        let mut bytes = vec![0u8];
+        for value in values.vec(k * n, rare) {
+            match dtype {
+                StoredDtype::F32 => bytes.extend(value.to_le_bytes()),
+                StoredDtype::F16 => bytes.extend(f16::from_f32(value).to_le_bytes()),
+                StoredDtype::Bf16 => bytes.extend(bf16::from_f32(value).to_le_bytes()),
+            }
+        }
+        Self {
+            m,
+            k,
+            n,
+            product,
+            dtype,
+            precision,
+            x: values.vec(m * x_stride, rare),
+            x_stride,
+            bytes,
+            bias: (values.bits() & 1 == 0).then(|| values.vec(n, 0)),
+            y: values.vec(m * y_stride, 0),
+            y_stride,
+            add: values.bits() & 1 == 0,
+        }
+    }
+
+    fn x(&self) -> Mat<'_> {
+        Mat {
+            data: &self.x,
+            stride: self.x_stride,
+            rows: self.m,
+            cols: self.k,
+        }
+    }
+
+    fn w(&self) -> Stored<'_> {
+        let (rows, cols) = match self.product {
+            Product::Nt => (self.n, self.k),
+            Product::Nn => (self.k, self.n),
+        };
+        Stored::new(&self.bytes[1..], self.dtype, rows, cols)
+    }
+
+    fn run(&self, ctx: &Context) -> Vec<f32> {
+        let mut data = self.y.clone();
+        let y = MatMut {
+            data: &mut data,
+            stride: self.y_stride,
+            rows: self.m,
+            cols: self.n,
+        };
+        let bias = self.bias.as_deref();
+        gemm(
+            ctx,
+            self.x(),
+            self.w(),
+            self.product,
+            bias,
+            y,
+            self.add,
+            self.precision,
+        );
+        data
+    }
+
+    fn want(&self) -> Vec<f32> {
+        let mut data = self.y.clone();
+        let y = MatMut {
+            data: &mut data,
+            stride: self.y_stride,
+            rows: self.m,
+            cols: self.n,
+        };
+        let bias = self.bias.as_deref();
+        scalar::gemm(
+            self.x(),
+            self.w(),
+            self.product,
+            bias,
+            y,
+            self.add,
+            self.precision,
+        );
+        data
+    }
+}
+
+/// Equal values; NaN is NaN whatever its payload. Emulated bf16 keeps subnormal sums.
+fn same(got: &[f32], want: &[f32]) -> Result<(), String> {
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        let close = (g - w).abs() < 1e-34;
+        if !(g == w || close || (g.is_nan() && w.is_nan())) {
+            return Err(format!(
+                "element {i}: {g:e} ({:#x}), want {w:e}",
+                g.to_bits()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn products() -> impl Strategy<Value = (Product, StoredDtype, Precision)> {
+    (
+        prop_oneof![Just(Product::Nt), Just(Product::Nn)],
+        prop_oneof![
+            Just(StoredDtype::F32),
+            Just(StoredDtype::F16),
+            Just(StoredDtype::Bf16)
+        ],
+        prop_oneof![Just(Precision::F32), Just(Precision::Bf16)],
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn every_instruction_set_gives_the_definitions_bits(
+        m in 0usize..21, k in 0usize..90, n in 0usize..110, seed: u64, rare in 0u64..40,
+        kind in products(),
+    ) {
+        let case = Case::new((m, k, n), seed, if rare < 20 { 0 } else { rare * 8 }, kind);
+        let want = case.want();
+        for isa in Isa::available() {
+            let got = case.run(&Context::new(Some(1), Some(isa)));
+            prop_assert!(same(&got, &want).is_ok(), "{isa:?}: {:?}", same(&got, &want));
+        }
+    }
+
+    #[test]
+    fn long_sums_run_in_blocks(
+        m in 1usize..10, k in 500usize..1100, n in 1usize..60, seed: u64, kind in products(),
+    ) {
+        let case = Case::new((m, k, n), seed, 0, kind);
+        let want = case.want();
+        for isa in Isa::available() {
+            let got = case.run(&Context::new(Some(1), Some(isa)));
+            prop_assert!(same(&got, &want).is_ok(), "{isa:?}: {:?}", same(&got, &want));
+        }
+    }
+}
+
+#[test]
+fn threads_and_rows_do_not_change_the_bits() {
+    let kind = (Product::Nt, StoredDtype::Bf16, Precision::Bf16);
+    for kind in [kind, (Product::Nn, StoredDtype::F16, Precision::F32)] {
+        let case = Case::new((70, 600, 200), 7, 0, kind);
+        let one = case.run(&Context::new(Some(1), None));
+        for num_threads in 2..=4 {
+            assert_eq!(one, case.run(&Context::new(Some(num_threads), None)));
+        }
+        let alone = Case {
+            m: 1,
+            x: case.x[69 * case.x_stride..].to_vec(),
+            ..case
+        };
+        let mut y = vec![0.0; alone.n];
+        let bias = alone.bias.as_deref();
+        y.copy_from_slice(&alone.y[69 * alone.y_stride..][..alone.n]);
+        let row = MatMut::dense(&mut y, 1, alone.n);
+        let ctx = Context::new(Some(2), None);
+        gemm(
+            &ctx,
+            alone.x(),
+            alone.w(),
+            alone.product,
+            bias,
+            row,
+            alone.add,
+            alone.precision,
+        );
+        assert_eq!(y, one[69 * alone.y_stride..][..alone.n]);
+    }
+}
+
+#[test]
+fn rounding_keeps_nan_and_ties_to_even() {
+    assert!(scalar::to_bf16(f32::from_bits(0x7f80_0001)).is_nan());
+    assert_eq!(scalar::to_bf16(f32::from_bits(0x3f80_8000)), 1.0);
+    assert_eq!(
+        scalar::to_bf16(f32::from_bits(0x3f81_8000)).to_bits(),
+        0x3f82_0000
+    );
+    assert_eq!(scalar::to_bf16(f32::MAX), f32::INFINITY);
+    assert_eq!(scalar::to_bf16(-1e-40).to_bits(), (-0.0f32).to_bits());
+}
+
+fn transposed(a: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    let mut out = vec![0.0; a.len()];
+    for r in 0..rows {
+        for c in 0..cols {
+            out[c * rows + r] = a[r * cols + c];
+        }
+    }
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn outer_products_agree_with_f64(
+        t in 0usize..40, m in 1usize..70, n in 1usize..70, seed: u64,
+    ) {
+        let mut values = Values(seed);
+        let (a, b) = (values.vec(t * m, 0), values.vec(t * (n + 1), 0));
+        let old = values.vec(m * n, 0);
+        let b = Mat { data: &b, stride: n + 1, rows: t, cols: n };
+        let at = transposed(&a, t, m);
+        for isa in Isa::available() {
+            let mut y = old.clone();
+            let ctx = Context::new(Some(2), Some(isa));
+            gemm_tn(&ctx, Mat::dense(&a, t, m), b, 0.7, MatMut::dense(&mut y, m, n));
+            for (i, y) in y.iter().enumerate() {
+                let (row, col) = (i / n, i % n);
+                let sum: f64 = (0..t)
+                    .map(|k| f64::from(at[row * t + k]) * f64::from(b.row(k)[col]))
+                    .sum();
+                let want = f64::from(old[i]) + 0.7f32 as f64 * sum;
+                prop_assert!((f64::from(*y) - want).abs() < 1e-5 * (1.0 + t as f64).sqrt());
+            }
+        }
+    }
+
+    #[test]
+    fn lora_agrees_with_its_formula(
+        t in 1usize..30, d in 1usize..80, o in 1usize..80, rank in 1usize..20, seed: u64,
+    ) {
+        let mut values = Values(seed);
+        let (x, a, b) = (values.vec(t * d, 0), values.vec(rank * d, 0), values.vec(o * rank, 0));
+        let (dy, y_old) = (values.vec(t * o, 0), values.vec(t * o, 0));
+        let lora = LoraFactors {
+            a: Mat::dense(&a, rank, d),
+            b: Mat::dense(&b, o, rank),
+            scaling: 1.7,
+        };
+        let ctx = Context::new(Some(2), None);
+        let (mut xa, mut y) = (vec![0.0; t * rank], y_old.clone());
+        let x = Mat::dense(&x, t, d);
+        lora_forward(
+            &ctx, x, lora, MatMut::dense(&mut xa, t, rank), MatMut::dense(&mut y, t, o),
+        );
+        let (mut da, mut db) = (values.vec(rank * d, 0), values.vec(o * rank, 0));
+        let mut dx = values.vec(t * d, 0);
+        let old = (da.clone(), db.clone(), dx.clone());
+        let gradients = LoraGradients {
+            da: MatMut::dense(&mut da, rank, d),
+            db: MatMut::dense(&mut db, o, rank),
+            dx: Some(MatMut::dense(&mut dx, t, d)),
+        };
+        let (xa, dy) = (Mat::dense(&xa, t, rank), Mat::dense(&dy, t, o));
+        lora_backward(&ctx, x, xa, dy, lora, gradients);
+
+        let at = |m: &Mat<'_>, r: usize, c: usize| f64::from(m.row(r)[c]);
+        let tol = 1e-4 * (1.0 + (d * o) as f64).sqrt();
+        let sum = |n: usize, f: &dyn Fn(usize) -> f64| (0..n).map(f).sum::<f64>();
+        let want_xa = |t, r| sum(d, &|k| at(&x, t, k) * at(&lora.a, r, k));
+        let s = f64::from(lora.scaling);
+        let g = |t, r| s * sum(o, &|k| at(&dy, t, k) * at(&lora.b, k, r));
+        for (i, got) in y.iter().enumerate() {
+            let want = s * sum(rank, &|r| want_xa(i / o, r) * at(&lora.b, i % o, r));
+            prop_assert!((f64::from(got - y_old[i]) - want).abs() < tol);
+        }
+        for (i, got) in da.iter().enumerate() {
+            let want = sum(t, &|t| g(t, i / d) * at(&x, t, i % d));
+            prop_assert!((f64::from(got - old.0[i]) - want).abs() < tol);
+        }
+        for (i, got) in db.iter().enumerate() {
+            let want = s * sum(t, &|t| at(&dy, t, i / rank) * want_xa(t, i % rank));
+            prop_assert!((f64::from(got - old.1[i]) - want).abs() < tol);
+        }
+        for (i, got) in dx.iter().enumerate() {
+            let want = sum(rank, &|r| g(i / d, r) * at(&lora.a, r, i % d));
+            prop_assert!((f64::from(got - old.2[i]) - want).abs() < tol);
+        }
+    }
+}
