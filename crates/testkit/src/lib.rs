@@ -1,5 +1,16 @@
 //! What the tests of several crates share: goldens, tolerances, the folder of real inputs.
 
+// Developer's code may touch files directly.
+#![allow(clippy::disallowed_methods)]
+
+mod golden;
+mod tolerance;
+
+pub use golden::{
+    Golden, LogLine, Row, Tensor, Trainable, cases, golden, goldens, read_json, read_tensors,
+};
+pub use tolerance::{Distance, Tol, assert_close, distance, ulps};
+
 use std::path::{Path, PathBuf};
 
 /// The folder of real inputs that are not part of the repository, where it is there.
