@@ -20,6 +20,7 @@ mod rope;
 
 use std::path::Path;
 
+use formats::hf_config::HfConfig;
 use serde_json::{Map, Value};
 
 pub use error::ConfigError;
@@ -46,6 +47,22 @@ const FAMILIES: [Family; 5] = [
 /// Every `model_type` with a table.
 pub fn supported() -> Vec<&'static str> {
     FAMILIES.iter().map(|family| family.model_type).collect()
+}
+
+/// What the config's decoder computes and where its weights lie.
+///
+/// # Errors
+/// As [`spec_from_map`].
+pub fn decoder_spec(config: &HfConfig) -> Result<DecoderSpec, ConfigError> {
+    spec_from_map(&config.raw, config.path())
+}
+
+/// The modules that Transformers would build from the config.
+///
+/// # Errors
+/// As [`spec_from_map`].
+pub fn module_tree(config: &HfConfig) -> Result<ModuleTree, ConfigError> {
+    tree_from_map(&config.raw, config.path())
 }
 
 /// What the config's decoder computes and where its weights lie; `path` is named in errors.
