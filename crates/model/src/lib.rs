@@ -5,6 +5,27 @@
 //! the spec and knows no family. It has slots for low-rank deltas and trainable values; who fills them, and from
 //! which files, is the business of `peft`.
 
+mod batch;
+mod block;
+mod cache;
+mod decoder;
+mod error;
 pub mod families;
+mod generate;
+mod head;
+mod load;
+mod norm;
+mod parameter;
+mod projection;
+mod rope;
+mod sampler;
+mod slots;
 pub mod spec;
 pub mod tree;
+
+pub use batch::{PassKey, Target, TokenBatch};
+pub use cache::KvCache;
+pub use decoder::Decoder;
+pub use error::ModelError;
+pub use parameter::{LoraInit, Parameter, stored_values};
+pub use sampler::GenerationConfig;

@@ -41,6 +41,27 @@ pub struct DecoderSpec {
     pub names: Names,
 }
 
+impl DecoderSpec {
+    /// Columns of attention's output: `H·E`.
+    pub fn attention_width(&self) -> usize {
+        self.attention.heads * self.attention.head_dim
+    }
+
+    /// Columns of a cached key or value row: `K·E`.
+    pub fn cache_width(&self) -> usize {
+        self.attention.kv_heads * self.attention.head_dim
+    }
+
+    /// Columns of the MLP's middle before the activation: `I`, or `2I` where gated.
+    pub fn mlp_width(&self) -> usize {
+        if self.gated_mlp {
+            2 * self.intermediate_size
+        } else {
+            self.intermediate_size
+        }
+    }
+}
+
 /// How the position of a token enters the computation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Positions {

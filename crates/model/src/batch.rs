@@ -1,0 +1,99 @@
+//! What one pass through the decoder is given.
+
+use engine::shapes::Segment;
+
+/// A packed stream of tokens: rows one after another, no padding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenBatch {
+    /// T ids.
+    pub input_ids: Vec<u32>,
+    /// Who attends to whom; together they cover the stream in order, without gaps.
+    pub segments: Vec<Segment>,
+    /// The positions whose next token is learnt.
+    pub targets: Vec<Target>,
+}
+
+/// One labelled position.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Target {
+    /// Index in the stream of the token whose hidden state predicts `id`; rising from target to target.
+    pub position: u32,
+    /// The token to predict.
+    pub id: u32,
+    /// Factor of this position's loss in the objective: `1 / num_items_in_batch` for a token mean.
+    pub weight: f32,
+}
+
+/// Names a pass, so that its dropout masks can be drawn again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PassKey {
+    /// The run's seed.
+    pub seed: u64,
+    /// Update number.
+    pub step: u64,
+    /// Number of the pass inside the update.
+    pub pass: u64,
+}
+
+impl PassKey {
+    /// The key of one low-rank input's mask in this pass.
+    pub(crate) fn mask(self, slot: u64) -> u64 {
+        [self.seed, self.step, self.pass, slot].into_iter().fold(
+            0x6C6F_7772_616E_6B00,
+            |key, part| {
+                let mixed = (key ^ part).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                mixed ^ (mixed >> 29)
+            },
+        )
+    }
+}
+
+/// Positions inside each segment, as RoPE and learned positions count them.
+pub(crate) fn positions(segments: &[Segment]) -> Vec<u32> {
+    let own = |segment: &Segment| {
+        let first = segment.first_position();
+        (first..first + segment.len)
+            .map(|position| position as u32)
+            .collect::<Vec<_>>()
+    };
+    segments.iter().flat_map(own).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::shapes::Prefix;
+
+    #[test]
+    fn positions_go_on_behind_a_shared_prefix() {
+        let shared = Segment {
+            start: 0,
+            len: 3,
+            prefix: None,
+        };
+        let own = Segment {
+            start: 3,
+            len: 2,
+            prefix: Some(Prefix { start: 0, len: 3 }),
+        };
+        assert_eq!(positions(&[shared, own]), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn every_slot_and_step_has_its_own_mask() {
+        let mut keys = std::collections::BTreeSet::new();
+        for step in 0..50 {
+            for slot in 0..50 {
+                keys.insert(
+                    PassKey {
+                        seed: 42,
+                        step,
+                        pass: 0,
+                    }
+                    .mask(slot),
+                );
+            }
+        }
+        assert_eq!(keys.len(), 2500);
+    }
+}
