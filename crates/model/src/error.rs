@@ -17,7 +17,7 @@ pub enum ModelError {
     },
     /// A stored tensor could not be read.
     #[error(transparent)]
-    Format(#[from] formats::FormatError),
+    Format(#[from] formats::FormatsError),
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),

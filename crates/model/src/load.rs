@@ -1,6 +1,7 @@
 //! Weights into slots: strict both ways, everything wrong reported at once.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use engine::backend::Backend;
@@ -99,10 +100,8 @@ impl<'a, B: Backend> Loader<'a, B> {
         if self.problems.is_empty() {
             return Ok(());
         }
-        Err(ModelError::Weights {
-            folder: self.weights.folder().to_path_buf(),
-            problems: self.problems,
-        })
+        let folder = self.weights.files().next().and_then(Path::parent).map(Path::to_path_buf);
+        Err(ModelError::Weights { folder: folder.unwrap_or_default(), problems: self.problems })
     }
 
     /// The stored tensor of this parameter, if it has the shape that is wanted.
@@ -271,7 +270,7 @@ fn stored_dtype(dtype: Dtype) -> Option<StoredDtype> {
     match dtype {
         Dtype::F32 => Some(StoredDtype::F32),
         Dtype::F16 => Some(StoredDtype::F16),
-        Dtype::Bf16 => Some(StoredDtype::Bf16),
+        Dtype::BF16 => Some(StoredDtype::Bf16),
         _ => None,
     }
 }
