@@ -100,8 +100,16 @@ impl<'a, B: Backend> Loader<'a, B> {
         if self.problems.is_empty() {
             return Ok(());
         }
-        let folder = self.weights.files().next().and_then(Path::parent).map(Path::to_path_buf);
-        Err(ModelError::Weights { folder: folder.unwrap_or_default(), problems: self.problems })
+        let folder = self
+            .weights
+            .files()
+            .next()
+            .and_then(Path::parent)
+            .map(Path::to_path_buf);
+        Err(ModelError::Weights {
+            folder: folder.unwrap_or_default(),
+            problems: self.problems,
+        })
     }
 
     /// The stored tensor of this parameter, if it has the shape that is wanted.

@@ -12,13 +12,19 @@ use lowrank_model::{Decoder, LoraInit, PassKey, Target, TokenBatch};
 use testkit::{Golden, Row, Tol, distance, golden};
 
 const FAMILIES: [&str; 5] = ["bloom", "gpt2", "llama", "mistral", "qwen2"];
-const KEY: PassKey = PassKey { seed: 42, step: 0, pass: 0 };
+const KEY: PassKey = PassKey {
+    seed: 42,
+    step: 0,
+    pass: 0,
+};
 
 fn load(case: &Golden) -> Decoder<Reference> {
     let config = HfConfig::open_file(&case.path("config")).expect("the golden's config");
-    let spec = lowrank_model::families::spec_from_map(&config.raw, config.path()).expect("a known family");
+    let spec =
+        lowrank_model::families::spec_from_map(&config.raw, config.path()).expect("a known family");
     let weights = WeightStore::open(&case.path("model")).expect("the golden's weights");
-    let mut decoder = Decoder::load(Arc::new(Reference::default()), spec, &weights).expect("weights that fit");
+    let mut decoder =
+        Decoder::load(Arc::new(Reference::default()), spec, &weights).expect("weights that fit");
     add_adapter(&mut decoder, &case.path("adapter"), case);
     decoder
 }
@@ -28,9 +34,15 @@ fn add_adapter(decoder: &mut Decoder<Reference>, folder: &Path, case: &Golden) {
     let scaling = case.number("lora_config.lora_alpha") / case.number("lora_config.r");
     let tensors = WeightStore::open_adapter(folder).expect("the golden's adapter");
     for a in tensors.iter() {
-        let Some(path) = a.name.strip_suffix(".lora_A.weight") else { continue };
-        let b = tensors.get(&format!("{path}.lora_B.weight")).expect("the other half");
-        let path = path.strip_prefix("base_model.model.").expect("PEFT's prefix");
+        let Some(path) = a.name.strip_suffix(".lora_A.weight") else {
+            continue;
+        };
+        let b = tensors
+            .get(&format!("{path}.lora_B.weight"))
+            .expect("the other half");
+        let path = path
+            .strip_prefix("base_model.model.")
+            .expect("PEFT's prefix");
         let values = |tensor: &formats::weights::StoredTensor| tensor.to_f32().expect("f32");
         let init = LoraInit {
             rank: a.shape[0],
@@ -45,14 +57,32 @@ fn add_adapter(decoder: &mut Decoder<Reference>, folder: &Path, case: &Golden) {
 
 /// The rows end to end; a label at position 0 has nothing that predicts it.
 fn pack(rows: &[Row], items: f64) -> TokenBatch {
-    let mut batch = TokenBatch { input_ids: Vec::new(), segments: Vec::new(), targets: Vec::new() };
+    let mut batch = TokenBatch {
+        input_ids: Vec::new(),
+        segments: Vec::new(),
+        targets: Vec::new(),
+    };
     for row in rows {
         let start = batch.input_ids.len();
-        batch.segments.push(Segment { start, len: row.input_ids.len(), prefix: None });
+        batch.segments.push(Segment {
+            start,
+            len: row.input_ids.len(),
+            prefix: None,
+        });
         batch.input_ids.extend(&row.input_ids);
-        for (index, label) in row.labels.iter().enumerate().skip(1).filter(|(_, label)| **label >= 0) {
+        for (index, label) in row
+            .labels
+            .iter()
+            .enumerate()
+            .skip(1)
+            .filter(|(_, label)| **label >= 0)
+        {
             let position = (start + index - 1) as u32;
-            batch.targets.push(Target { position, id: *label as u32, weight: (1.0 / items) as f32 });
+            batch.targets.push(Target {
+                position,
+                id: *label as u32,
+                weight: (1.0 / items) as f32,
+            });
         }
     }
     batch
@@ -63,14 +93,33 @@ fn first_update_matches(name: &str) {
     let mut decoder = load(&case);
     let batch = pack(&case.rows(), case.number("num_items_in_batch"));
     let losses = decoder.forward_backward(&batch, KEY).expect("a pass");
-    case.check_close("losses", &losses, Tol { abs: 1e-5, rel: 1e-5 });
-    assert_eq!(losses, decoder.losses(&batch).expect("a pass"), "training and evaluation see the same losses");
+    case.check_close(
+        "losses",
+        &losses,
+        Tol {
+            abs: 1e-5,
+            rel: 1e-5,
+        },
+    );
+    assert_eq!(
+        losses,
+        decoder.losses(&batch).expect("a pass"),
+        "training and evaluation see the same losses"
+    );
     let mut missing = case.names("grad.");
     for parameter in decoder.trainable() {
-        assert!(missing.remove(&parameter.name), "{name}: `{}` is not wanted", parameter.name);
+        assert!(
+            missing.remove(&parameter.name),
+            "{name}: `{}` is not wanted",
+            parameter.name
+        );
         let want = &case.tensor(&format!("grad.{}", parameter.name)).values;
         let off = distance(&parameter.grad, want).rel;
-        assert!(off <= 1e-4, "{name}: the gradient of `{}` is off by {off:e}", parameter.name);
+        assert!(
+            off <= 1e-4,
+            "{name}: the gradient of `{}` is off by {off:e}",
+            parameter.name
+        );
     }
     assert!(missing.is_empty(), "{name}: no gradient of {missing:?}");
 }
@@ -99,8 +148,18 @@ fn logits_match_peft_for_every_family() {
             logits.extend(decoder.logits(&row.input_ids, &rows).expect("a pass"));
         }
         // Element by element against the f64 truth: torch's own f32 logits are up to 7e-6 away from it.
-        case.check_close("truth.logits", &logits, Tol { abs: 1e-5, rel: 1e-5 });
-        assert!(distance(&logits, &case.tensor("logits").values).rel <= 1e-5, "{family}");
+        case.check_close(
+            "truth.logits",
+            &logits,
+            Tol {
+                abs: 1e-5,
+                rel: 1e-5,
+            },
+        );
+        assert!(
+            distance(&logits, &case.tensor("logits").values).rel <= 1e-5,
+            "{family}"
+        );
     }
 }
 
@@ -111,16 +170,27 @@ fn greedy_tokens_match_peft_with_and_without_the_cache() {
         let decoder = load(&case);
         for want in case.want()["greedy"].as_array().expect("a list") {
             let ids = |key: &str| -> Vec<u32> {
-                want[key].as_array().expect("ids").iter().map(|id| id.as_u64().expect("an id") as u32).collect()
+                want[key]
+                    .as_array()
+                    .expect("ids")
+                    .iter()
+                    .map(|id| id.as_u64().expect("an id") as u32)
+                    .collect()
             };
             let (mut prompt, new) = (ids("prompt"), ids("new_ids"));
-            let config =
-                lowrank_model::GenerationConfig { max_new_tokens: Some(new.len()), ..Default::default() };
+            let config = lowrank_model::GenerationConfig {
+                max_new_tokens: Some(new.len()),
+                ..Default::default()
+            };
             let got = decoder.generate(&prompt, &config, |_| std::ops::ControlFlow::Continue(()));
             assert_eq!(got.expect("tokens"), new, "{family}");
             prompt.extend(&new[..new.len() - 1]);
-            let last = decoder.logits(&prompt, &[prompt.len() as u32 - 1]).expect("a pass");
-            let best = (0..last.len()).max_by(|a, b| last[*a].total_cmp(&last[*b])).expect("logits");
+            let last = decoder
+                .logits(&prompt, &[prompt.len() as u32 - 1])
+                .expect("a pass");
+            let best = (0..last.len())
+                .max_by(|a, b| last[*a].total_cmp(&last[*b]))
+                .expect("logits");
             assert_eq!(best as u32, new[new.len() - 1], "{family}");
         }
     }
