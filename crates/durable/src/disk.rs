@@ -102,7 +102,12 @@ impl Disk {
             .map_err(|source| DurableError::io("look at", path, source))
     }
 
-    /// Whether anything (also a dangling link) has this path.
+    /// As [`Disk::exists`], where "cannot tell" must not be taken for "is not there".
+    pub(crate) fn present(&self, path: &Path) -> Result<bool> {
+        Ok(self.stat_link(path)?.is_some())
+    }
+
+    /// Whether anything (also a dangling link) has this path; `false` too where that cannot be told.
     pub fn exists(&self, path: impl AsRef<Path>) -> bool {
         matches!(self.stat_link(path.as_ref()), Ok(Some(_)))
     }

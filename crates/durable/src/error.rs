@@ -143,6 +143,7 @@ impl DurableError {
 fn io_hint(source: &io::Error) -> Option<String> {
     let text = match source.kind() {
         io::ErrorKind::PermissionDenied => "check the permissions of the file and its folder",
+        io::ErrorKind::Unsupported => "the file system lacks this: use a folder on a local disk",
         io::ErrorKind::ReadOnlyFilesystem => "choose a folder on a disk that can be written",
         _ => return None,
     };
@@ -164,4 +165,162 @@ fn list(skipped: &[Skipped]) -> String {
         .iter()
         .map(|one| format!("\n  {}: {}", one.path.display(), one.reason))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DurableError as E, Skipped};
+    use crate::fs::Kind;
+    use crate::lock::Holder;
+    use std::io::ErrorKind;
+
+    fn about_paths() -> Vec<(E, &'static str)> {
+        let path = || "d/a".into();
+        vec![
+            (
+                E::NotFound { path: path() },
+                "no such file or folder: `d/a`",
+            ),
+            (
+                E::NotAFile {
+                    path: path(),
+                    found: Kind::Folder,
+                },
+                "not a file but a folder: `d/a`",
+            ),
+            (
+                E::NotAFolder {
+                    path: path(),
+                    found: Kind::Link,
+                },
+                "not a folder but a link: `d/a`",
+            ),
+            (
+                E::TooLarge {
+                    path: path(),
+                    size_bytes: 9,
+                    limit: 8,
+                },
+                "file is larger than the limit of 8 bytes: `d/a` has 9",
+            ),
+            (
+                E::NotUtf8 {
+                    path: path(),
+                    at: 3,
+                },
+                "file is not UTF-8 at byte 3: `d/a`",
+            ),
+            (E::AlreadyExists { path: path() }, "already there: `d/a`"),
+            (
+                E::BadName { name: "x\n".into() },
+                "not a plain file name: `x\\n`",
+            ),
+            (
+                E::Changed { path: path() },
+                "file changed while it was mapped: `d/a`",
+            ),
+        ]
+    }
+
+    fn about_the_disk() -> Vec<(E, &'static str)> {
+        let path = || "d/a".into();
+        let failed = || ErrorKind::PermissionDenied.into();
+        vec![
+            (
+                E::NoSpace {
+                    path: path(),
+                    needed_bytes: 5,
+                    free_bytes: Some(4),
+                },
+                "no space to write `d/a`: 5 bytes needed, 4 free",
+            ),
+            (
+                E::NoSpace {
+                    path: path(),
+                    needed_bytes: 5,
+                    free_bytes: None,
+                },
+                "no space to write `d/a`: 5 bytes needed, an unknown number free",
+            ),
+            (
+                E::Sync {
+                    path: path(),
+                    source: failed(),
+                },
+                "cannot sync `d/a` to disk: permission denied",
+            ),
+            (
+                E::Io {
+                    action: "read",
+                    path: path(),
+                    source: failed(),
+                },
+                "cannot read `d/a`: permission denied",
+            ),
+        ]
+    }
+
+    fn about_folders() -> Vec<(E, &'static str)> {
+        let path = || "d/a".into();
+        let skipped = vec![Skipped {
+            path: "d/b".into(),
+            reason: "why".into(),
+        }];
+        let holder = Holder {
+            pid: 7,
+            ..Holder::default()
+        };
+        vec![
+            (
+                E::Unfinished {
+                    path: path(),
+                    name: "x".into(),
+                },
+                "file `x` of `d/a` was not finished, nothing was published",
+            ),
+            (
+                E::Locked {
+                    path: path(),
+                    holder,
+                },
+                "another run is writing to `d/a`: process 7, since",
+            ),
+            (
+                E::NoManifest { path: path() },
+                "no manifest in `d/a`: not a complete folder of ours",
+            ),
+            (
+                E::Damaged {
+                    path: path(),
+                    reasons: vec!["x".into(), "y".into()],
+                },
+                "damaged folder `d/a`: x; y",
+            ),
+            (
+                E::NewerFormat {
+                    path: path(),
+                    found: 3,
+                    ours: 1,
+                },
+                "manifest of `d/a` has format_version 3, this build reads up to 1",
+            ),
+            (
+                E::NoCheckpoint {
+                    path: path(),
+                    skipped,
+                },
+                "no usable checkpoint in `d/a`\n  d/b: why",
+            ),
+        ]
+    }
+
+    #[test]
+    fn every_error_says_what_where_and_how_to_mend() {
+        let all = [about_paths(), about_the_disk(), about_folders()];
+        for (error, want) in all.into_iter().flatten() {
+            let text = error.to_string();
+            assert!(text.starts_with(want), "{text}");
+            assert!(error.hint().is_some_and(|hint| !hint.is_empty()), "{text}");
+        }
+    }
 }

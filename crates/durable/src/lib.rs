@@ -5,12 +5,14 @@
 //! rename without replacing, sync the parent) is the one that databases use; nothing here knows a tensor.
 //!
 //! All access goes through [`Fs`], so that tests can put a file system in its place which fails, tears or
-//! loses any operation. [`Disk`] is the handle; the free functions use the real disk.
+//! loses any operation (see [`faults`]). [`Disk`] is the handle; the free functions use the real disk.
 
 #![allow(
     clippy::disallowed_methods,
     reason = "this is the room that the list points at"
 )]
+
+pub mod faults;
 
 mod digest;
 mod disk;
@@ -99,6 +101,38 @@ pub fn create_dir_all(path: impl AsRef<Path>) -> Result<()> {
 /// As [`Disk::copy_file`].
 pub fn copy_file(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<u64> {
     Disk::real().copy_file(from, to)
+}
+
+/// Opens a file for reading in pieces.
+///
+/// # Errors
+/// As [`Disk::open_read`].
+pub fn open_read(path: impl AsRef<Path>) -> Result<ReadFile> {
+    Disk::real().open_read(path)
+}
+
+/// Makes sure that a folder is there and can be written; see [`Disk::prepare_folder`].
+///
+/// # Errors
+/// As [`Disk::prepare_folder`].
+pub fn prepare_folder(path: impl AsRef<Path>) -> Result<()> {
+    Disk::real().prepare_folder(path)
+}
+
+/// Refuses where fewer than `needed_bytes` are free.
+///
+/// # Errors
+/// As [`Disk::need_space`].
+pub fn need_space(path: impl AsRef<Path>, needed_bytes: u64) -> Result<()> {
+    Disk::real().need_space(path, needed_bytes)
+}
+
+/// Removes a file or link. What is not there counts as removed.
+///
+/// # Errors
+/// As [`Disk::remove_file`].
+pub fn remove_file(path: impl AsRef<Path>) -> Result<()> {
+    Disk::real().remove_file(path)
 }
 
 /// Removes a folder so that a crash never leaves half of it under its name; see [`Disk::remove_folder`].

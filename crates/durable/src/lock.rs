@@ -47,8 +47,24 @@ impl fmt::Display for Holder {
         if !self.host.is_empty() {
             write!(f, " on {}", self.host)?;
         }
-        write!(f, ", since {} s after 1970", self.start_unix_s)
+        write!(f, ", since {}", utc(self.start_unix_s))
     }
+}
+
+/// Seconds since 1970 as date and time; days to date as in Howard Hinnant, "chrono-Compatible Low-Level Date
+/// Algorithms": years start in March, so that the leap day comes last.
+fn utc(unix_s: u64) -> String {
+    let (days, second) = (unix_s / 86_400 + 719_468, unix_s % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
 /// The right to write to a folder, until dropped or until the process dies, however it dies.
@@ -143,4 +159,37 @@ fn host_name() -> String {
 #[cfg(not(unix))]
 fn host_name() -> String {
     String::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Holder, utc};
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        let known = [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (1_709_251_200, "2024-03-01 00:00:00 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+        ];
+        for (unix_s, text) in known {
+            assert_eq!(utc(unix_s), text);
+        }
+    }
+
+    #[test]
+    fn holder_names_what_it_knows() {
+        assert_eq!(Holder::default().to_string(), "an unknown process");
+        let holder = Holder {
+            pid: 7,
+            host: "h".into(),
+            start_unix_s: 60,
+        };
+        assert_eq!(
+            holder.to_string(),
+            "process 7 on h, since 1970-01-01 00:01:00 UTC"
+        );
+    }
 }

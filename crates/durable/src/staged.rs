@@ -36,7 +36,7 @@ impl StagedFolder {
     /// As [`StagedFolder::new`].
     pub fn on(disk: &Disk, target: impl AsRef<Path>) -> Result<Self> {
         let target = target.as_ref();
-        if disk.exists(target) {
+        if disk.present(target)? {
             return Err(DurableError::AlreadyExists {
                 path: target.to_owned(),
             });
@@ -177,7 +177,7 @@ impl StagedFolder {
     /// [`DurableError::NotAFolder`], else as [`StagedFolder::publish`]. Each file is then old or new.
     pub fn publish_over(mut self) -> Result<()> {
         self.seal()?;
-        if !self.disk.exists(&self.target) {
+        if !self.disk.present(&self.target)? {
             return self.rename_into_place();
         }
         self.disk.create_dir_all(&self.target)?;

@@ -128,11 +128,11 @@ impl CheckpointStore {
     }
 
     fn put_in_place(&self, staged: StagedFolder, path: &Path) -> Result<()> {
-        if !self.disk.exists(path) {
+        if !self.disk.present(path)? {
             return staged.publish_sealed();
         }
         let old = staged.swap_into_place()?;
-        let is_ours = self.disk.exists(old.join(MANIFEST_NAME));
+        let is_ours = self.disk.present(&old.join(MANIFEST_NAME))?;
         if is_ours {
             return self.disk.remove_tree(&old);
         }
@@ -145,7 +145,7 @@ impl CheckpointStore {
     /// [`DurableError::NotAFolder`] or [`DurableError::Io`] on the run's folder itself.
     pub fn list(&self) -> Result<Listing> {
         let mut listing = Listing::default();
-        if !self.disk.exists(&self.run) {
+        if !self.disk.present(&self.run)? {
             return Ok(listing);
         }
         for entry in self.disk.list_dir(&self.run)? {
@@ -218,7 +218,7 @@ impl CheckpointStore {
     /// [`DurableError::Damaged`] with all that is wrong.
     pub fn open(&self, folder: impl AsRef<Path>) -> Result<Checkpoint> {
         let path = folder.as_ref().to_owned();
-        if !self.disk.exists(&path) {
+        if !self.disk.present(&path)? {
             return Err(DurableError::NotFound { path });
         }
         let manifest = Manifest::read_on(&self.disk, &path)?;
@@ -262,7 +262,7 @@ impl CheckpointStore {
     /// As [`CheckpointStore::list`], or [`DurableError::Io`] of a removal.
     pub fn sweep(&self) -> Result<Vec<PathBuf>> {
         let mut removed = Vec::new();
-        if !self.disk.exists(&self.run) {
+        if !self.disk.present(&self.run)? {
             return Ok(removed);
         }
         for entry in self.disk.list_dir(&self.run)? {

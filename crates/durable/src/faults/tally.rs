@@ -1,0 +1,93 @@
+//! Counts of what a fault suite did.
+
+use std::fmt;
+
+/// How many faults were injected, and how many lost a state or changed a byte.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Faults injected.
+    pub injected: u64,
+    /// After which no acknowledged state was found.
+    pub lost: u64,
+    /// After which a state or an output differed from the undisturbed one.
+    pub different: u64,
+    first: Option<String>,
+}
+
+impl Tally {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Counts one injected fault.
+    pub fn inject(&mut self) {
+        self.injected += 1;
+    }
+
+    /// Counts a lost state; `what` says how to repeat it.
+    pub fn lose(&mut self, what: impl Into<String>) {
+        self.lost += 1;
+        self.first.get_or_insert(what.into());
+    }
+
+    /// Counts a differing state; `what` says how to repeat it.
+    pub fn differ(&mut self, what: impl Into<String>) {
+        self.different += 1;
+        self.first.get_or_insert(what.into());
+    }
+
+    /// Adds another suite's counts.
+    pub fn add(&mut self, other: &Tally) {
+        self.injected += other.injected;
+        self.lost += other.lost;
+        self.different += other.different;
+        if self.first.is_none() {
+            self.first.clone_from(&other.first);
+        }
+    }
+
+    /// Whether nothing was lost and nothing differed.
+    pub fn is_clean(&self) -> bool {
+        self.lost == 0 && self.different == 0
+    }
+
+    /// How to repeat the first loss or difference.
+    pub fn first(&self) -> Option<&str> {
+        self.first.as_deref()
+    }
+
+    /// Reads the line that [`Tally`] prints, wherever it stands in `line`.
+    pub fn parse(line: &str) -> Option<Tally> {
+        let (_, rest) = line.split_once("faults: ")?;
+        let mut counts = rest.split(", ").map(|part| {
+            let (number, what) = part.trim().split_once(' ')?;
+            Some((number.parse::<u64>().ok()?, what.to_owned()))
+        });
+        let mut next = |want: &str| counts.next().flatten().filter(|(_, what)| what == want);
+        let (injected, _) = next("injected")?;
+        let (lost, _) = next("lost")?;
+        let (different, _) = next("different")?;
+        Some(Tally {
+            injected,
+            lost,
+            different,
+            first: None,
+        })
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            injected,
+            lost,
+            different,
+            ..
+        } = self;
+        write!(
+            f,
+            "faults: {injected} injected, {lost} lost, {different} different"
+        )
+    }
+}

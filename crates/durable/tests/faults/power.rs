@@ -1,0 +1,112 @@
+//! B15: power is lost at any moment, and of what was not synced any part is gone.
+
+use durable::faults::{Dice, SimFs, Tally};
+use lowrank_durable as durable;
+
+use crate::world::{World, check, finish};
+
+/// The toy run, with the moment of the journal at which each save was acknowledged.
+fn run_with_moments(world: &World) -> Vec<(usize, u64)> {
+    let mut moments = Vec::new();
+    world
+        .run(|step| moments.push((world.sim.journal_len(), step)))
+        .unwrap();
+    moments
+}
+
+fn acknowledged_at(moments: &[(usize, u64)], moment: usize) -> Option<u64> {
+    moments
+        .iter()
+        .rev()
+        .find(|(at, _)| *at <= moment)
+        .map(|&(_, step)| step)
+}
+
+#[test]
+fn power_loss_at_any_moment_loses_no_acknowledged_checkpoint() {
+    let world = World::new();
+    let moments = run_with_moments(&world);
+    let mut tally = Tally::new();
+    for seed in 0..10_000 {
+        let mut dice = Dice::new(seed);
+        let moment = dice.below(world.sim.journal_len() + 1);
+        let found = world.sim.after_power_loss(moment, &mut dice);
+        tally.inject();
+        let acknowledged = acknowledged_at(&moments, moment);
+        check(
+            &found,
+            acknowledged,
+            &mut tally,
+            &format!("seed {seed}, moment {moment}"),
+        );
+    }
+    finish("power loss", &tally, 10_000);
+}
+
+#[test]
+fn power_loss_again_while_going_on_loses_nothing() {
+    let mut tally = Tally::new();
+    for seed in 0..300 {
+        let mut dice = Dice::new(1 << 32 | seed);
+        let (mut sim, mut acknowledged) = (SimFs::new(), None);
+        for round in 0..3 {
+            let world = World::on(sim);
+            let moments = run_with_moments(&world);
+            let moment = dice.below(world.sim.journal_len() + 1);
+            sim = world.sim.after_power_loss(moment, &mut dice);
+            tally.inject();
+            acknowledged = acknowledged.max(acknowledged_at(&moments, moment));
+            check(
+                &sim,
+                acknowledged,
+                &mut tally,
+                &format!("seed {seed}, round {round}"),
+            );
+        }
+    }
+    finish("power loss in chains", &tally, 900);
+}
+
+#[test]
+fn save_in_place_of_a_damaged_one_survives_power_loss() {
+    let mut tally = Tally::new();
+    for seed in 0..1_000 {
+        let mut dice = Dice::new(2 << 32 | seed);
+        let world = World::with_saved(&[2, 4, 6]);
+        world
+            .sim
+            .damage("/out/run/checkpoint-6/adapter.bin".as_ref(), |bytes| {
+                bytes[7] ^= 1
+            });
+        let before = world.sim.journal_len();
+        world.save(6).unwrap();
+        let moment = before + dice.below(world.sim.journal_len() + 1 - before);
+        let found = World::on(world.sim.after_power_loss(moment, &mut dice));
+        tally.inject();
+        let newest = found.store().newest().unwrap().checkpoint.step();
+        let want = if moment == world.sim.journal_len() {
+            6
+        } else {
+            4
+        };
+        if newest < want {
+            tally.lose(format!("seed {seed}: newest is {newest}"));
+        }
+    }
+    finish("power loss while replacing", &tally, 1_000);
+}
+
+#[test]
+fn a_disk_that_lies_about_sync_is_noticed_by_these_tests() {
+    let world = World::new();
+    world.sim.lie_about_sync();
+    let moments = run_with_moments(&world);
+    let mut tally = Tally::new();
+    for seed in 0..1_000 {
+        let mut dice = Dice::new(seed);
+        let moment = dice.below(world.sim.journal_len() + 1);
+        let found = world.sim.after_power_loss(moment, &mut dice);
+        check(&found, acknowledged_at(&moments, moment), &mut tally, "");
+    }
+    assert!(tally.lost > 100 && tally.different > 100, "{tally}");
+}
