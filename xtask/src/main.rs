@@ -1,2 +1,35 @@
-//! Developer commands.
-fn main() {}
+//! `cargo xtask …`: the developer's commands.
+
+mod architecture;
+mod ci;
+mod python;
+mod run;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The developer's commands of lowrank.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything that must hold before a change lands.
+    Ci,
+    /// The promises of docs/ARCHITECTURE.md that a program can check.
+    Architecture,
+    /// Makes the golden files again with the Python stack, and shows what changed.
+    Goldens,
+}
+
+fn main() -> Result<()> {
+    match Args::parse().command {
+        Command::Ci => ci::ci(),
+        Command::Architecture => architecture::check(),
+        Command::Goldens => python::goldens(),
+    }
+}
