@@ -10,8 +10,10 @@ mod error;
 mod fields;
 pub mod hf_config;
 pub mod pyjson;
+pub mod rows;
 pub mod safetensors;
 pub mod weights;
 
 pub use dtype::Dtype;
 pub use error::FormatsError;
+pub use rows::{Rows, RowsError};

@@ -1,0 +1,172 @@
+//! Dataset rows: folders that `Dataset.save_to_disk` wrote, and JSON, JSON Lines and CSV files.
+//!
+//! Files stay mapped, so memory does not grow with the dataset; a row is turned into JSON values when it is asked for.
+//! Nothing is reserved or trusted because a file claims it. What a template needs of the columns is not known here.
+
+mod arrow;
+mod arrow_file;
+mod csv_file;
+mod error;
+mod folder;
+mod json;
+mod json_file;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+pub use error::RowsError;
+
+/// The largest row that is read.
+pub const MAX_ROW_BYTES: usize = 16 << 20;
+
+/// A row: column name to value, in the order of the columns.
+pub type Row = Map<String, Value>;
+
+/// The rows of one dataset (one split).
+pub struct Rows {
+    path: PathBuf,
+    source: Source,
+    columns: Vec<String>,
+    unreadable: Vec<(String, String)>,
+    fingerprint: OnceLock<String>,
+}
+
+enum Source {
+    Arrow(arrow_file::ArrowRows),
+    Json(json_file::JsonRows),
+    Csv(csv_file::CsvRows),
+}
+
+impl Rows {
+    /// Opens a folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote, or a `.json`, `.jsonl`, `.csv`
+    /// or `.arrow` (stream) file.
+    ///
+    /// * `split`: needed for a `DatasetDict` with more than one split. A plain dataset has only its own name, a file only
+    ///   `train`, as with `load_dataset`.
+    ///
+    /// # Errors
+    /// [`RowsError`]; a JSON or CSV file is read through once here, so that a broken line is found before any work.
+    pub fn open(path: impl AsRef<Path>, split: Option<&str>) -> Result<Self, RowsError> {
+        let path = path.as_ref();
+        if path.is_dir() {
+            return folder::open(path, split);
+        }
+        if let Some(asked) = split.filter(|&name| name != "train") {
+            let splits = vec!["train".to_owned()];
+            return Err(RowsError::NoSplit { path: path.to_owned(), asked: asked.to_owned(), splits });
+        }
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        match ending.to_ascii_lowercase().as_str() {
+            "json" => json_file::JsonRows::open(path, false).map(|(rows, names)| Self::new(path, Source::Json(rows), names)),
+            "jsonl" | "ndjson" => {
+                json_file::JsonRows::open(path, true).map(|(rows, names)| Self::new(path, Source::Json(rows), names))
+            }
+            "csv" => csv_file::CsvRows::open(path).map(|(rows, names)| Self::new(path, Source::Csv(rows), names)),
+            "arrow" => Self::arrow(path, &[path.to_owned()]),
+            _ => Err(folder::not_a_dataset(path)),
+        }
+    }
+
+    fn new(path: &Path, source: Source, columns: Vec<String>) -> Self {
+        Self { path: path.to_owned(), source, columns, unreadable: Vec::new(), fingerprint: OnceLock::new() }
+    }
+
+    fn arrow(path: &Path, shards: &[PathBuf]) -> Result<Self, RowsError> {
+        let rows = arrow_file::ArrowRows::open(shards)?;
+        let (columns, unreadable) = (rows.columns(), rows.unreadable());
+        let mut this = Self::new(path, Source::Arrow(rows), columns);
+        this.unreadable = unreadable;
+        Ok(this)
+    }
+
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        match &self.source {
+            Source::Arrow(rows) => rows.len(),
+            Source::Json(rows) => rows.len(),
+            Source::Csv(rows) => rows.len(),
+        }
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The path as given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The names of the columns that every [`Rows::row`] holds.
+    pub fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    /// Columns that are in the files but have no JSON value (images, dates …), with their Arrow type; rows leave them out.
+    pub fn unreadable_columns(&self) -> &[(String, String)] {
+        &self.unreadable
+    }
+
+    /// Row `index`, with every column; what is missing is null.
+    ///
+    /// Integers of any width, floats (not finite: null), booleans, text, lists and structs come as JSON values; a
+    /// dictionary column as its value; a `ClassLabel` as its integer, as in `datasets`.
+    ///
+    /// # Errors
+    /// [`RowsError`] when `index` is out of range or the bytes of that row are damaged.
+    pub fn row(&self, index: usize) -> Result<Row, RowsError> {
+        match &self.source {
+            Source::Arrow(rows) => rows.row(index),
+            Source::Json(rows) => rows.row(index, &self.columns),
+            Source::Csv(rows) => rows.row(index, &self.columns),
+        }
+    }
+
+    /// Where row `index` is written, for a message: `line 12`, or `row 3 of data-00001-of-00002.arrow`.
+    pub fn place(&self, index: usize) -> String {
+        match &self.source {
+            Source::Arrow(rows) => rows.place(index),
+            Source::Json(rows) => rows.place(index),
+            Source::Csv(rows) => rows.place(index),
+        }
+    }
+
+    /// SHA-256 (hex) over the bytes of the data files in their order, each preceded by its length.
+    ///
+    /// A row edited, added, removed or moved changes it; renaming or moving the files does not. It is not the
+    /// `_fingerprint` of `datasets`, which names the steps that made a dataset rather than its content.
+    pub fn fingerprint(&self) -> &str {
+        self.fingerprint.get_or_init(|| {
+            let mut hash = Sha256::new_with_prefix(b"lowrank rows 1\n");
+            for bytes in self.data() {
+                hash.update((bytes.len() as u64).to_le_bytes());
+                hash.update(bytes);
+            }
+            hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        })
+    }
+
+    fn data(&self) -> Vec<&[u8]> {
+        match &self.source {
+            Source::Arrow(rows) => rows.bytes(),
+            Source::Json(rows) => vec![rows.bytes()],
+            Source::Csv(rows) => vec![rows.bytes()],
+        }
+    }
+}
+
+impl std::fmt::Debug for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rows")
+            .field("path", &self.path)
+            .field("len", &self.len())
+            .field("columns", &self.columns)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,397 @@
+//! Arrow columns read in place: a layout from the schema, and for each record batch the byte ranges of its buffers.
+//!
+//! Columnar format: <https://arrow.apache.org/docs/format/Columnar.html>. Cells are decoded straight from the mapped
+//! file, each access checked, because `arrow-array` panics on buffers whose length is no multiple of their element.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_schema::{DataType, Field};
+use half::f16;
+use serde_json::{Map, Number, Value};
+
+/// Why a cell or a batch is refused; the caller knows file and offset.
+pub(super) type What = String;
+
+/// How the buffers of one column are to be read.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Layout {
+    Null,
+    Bool,
+    Int { width: usize, signed: bool },
+    Float { width: usize },
+    Text { wide: bool },
+    TextView,
+    List { wide: bool, item: Box<Layout> },
+    FixedList { size: usize, item: Box<Layout> },
+    Struct(Vec<(String, Layout)>),
+    Dictionary { id: i64, width: usize, values: Box<Layout> },
+    /// Stepped over: this many buffers (and, for a view, those that the batch adds), then the children.
+    Unreadable { type_name: String, buffers: usize, view: bool, children: Vec<Layout> },
+}
+
+impl Layout {
+    pub(super) fn of(field: &Field) -> Result<Self, What> {
+        Self::of_type(field.data_type(), field)
+    }
+
+    #[expect(deprecated, reason = "the id by which a batch names its dictionary is still only kept here")]
+    fn of_type(data_type: &DataType, field: &Field) -> Result<Self, What> {
+        let int = |width, signed| Ok(Self::Int { width, signed });
+        let item = |field: &Field| Self::of(field).map(Box::new);
+        match data_type {
+            DataType::Null => Ok(Self::Null),
+            DataType::Boolean => Ok(Self::Bool),
+            DataType::Int8 => int(1, true),
+            DataType::Int16 => int(2, true),
+            DataType::Int32 => int(4, true),
+            DataType::Int64 => int(8, true),
+            DataType::UInt8 => int(1, false),
+            DataType::UInt16 => int(2, false),
+            DataType::UInt32 => int(4, false),
+            DataType::UInt64 => int(8, false),
+            DataType::Float16 => Ok(Self::Float { width: 2 }),
+            DataType::Float32 => Ok(Self::Float { width: 4 }),
+            DataType::Float64 => Ok(Self::Float { width: 8 }),
+            DataType::Utf8 => Ok(Self::Text { wide: false }),
+            DataType::LargeUtf8 => Ok(Self::Text { wide: true }),
+            DataType::Utf8View => Ok(Self::TextView),
+            DataType::List(child) => Ok(Self::List { wide: false, item: item(child)? }),
+            DataType::LargeList(child) => Ok(Self::List { wide: true, item: item(child)? }),
+            DataType::FixedSizeList(child, size) => {
+                let size = usize::try_from(*size).map_err(|_| format!("negative list size {size}"))?;
+                Ok(Self::FixedList { size, item: item(child)? })
+            }
+            DataType::Struct(fields) => fields
+                .iter()
+                .map(|field| Ok((field.name().clone(), Self::of(field)?)))
+                .collect::<Result<_, _>>()
+                .map(Self::Struct),
+            DataType::Dictionary(index, values) => {
+                let Self::Int { width, .. } = Self::of_type(index, field)? else {
+                    return Err("dictionary indices are not integers".into());
+                };
+                let id = field.dict_id().ok_or("a dictionary column without an id")?;
+                Ok(Self::Dictionary { id, width, values: Box::new(Self::of_type(values, field)?) })
+            }
+            other => Self::unreadable(other),
+        }
+    }
+
+    /// Types without a JSON value are only stepped over, by the number of buffers that each has.
+    fn unreadable(data_type: &DataType) -> Result<Self, What> {
+        use DataType::{
+            BinaryView, LargeBinary, LargeListView, ListView, Map, RunEndEncoded, Union,
+        };
+        let (buffers, view, children) = match data_type {
+            DataType::Binary | LargeBinary => (3, false, vec![]),
+            BinaryView => (2, true, vec![]),
+            ListView(child) | LargeListView(child) => (3, false, vec![Self::of(child)?]),
+            Map(child, _) => (2, false, vec![Self::of(child)?]),
+            RunEndEncoded(ends, values) => (0, false, vec![Self::of(ends)?, Self::of(values)?]),
+            Union(fields, mode) => {
+                let offsets = usize::from(*mode == arrow_schema::UnionMode::Dense);
+                let children = fields.iter().map(|(_, field)| Self::of(field)).collect::<Result<_, _>>()?;
+                (1 + offsets, false, children)
+            }
+            _ => (2, false, vec![]),
+        };
+        Ok(Self::Unreadable { type_name: data_type.to_string(), buffers, view, children })
+    }
+
+    /// The type that keeps this column from being shown, if one does.
+    pub(super) fn unreadable_type(&self) -> Option<&str> {
+        match self {
+            Self::Unreadable { type_name, .. } => Some(type_name),
+            Self::List { item, .. } | Self::FixedList { item, .. } => item.unreadable_type(),
+            Self::Dictionary { values, .. } => values.unreadable_type(),
+            Self::Struct(fields) => fields.iter().find_map(|(_, layout)| layout.unreadable_type()),
+            _ => None,
+        }
+    }
+
+    /// Buffers of this node itself, and whether a batch may add more.
+    fn buffers(&self) -> (usize, bool) {
+        match self {
+            Self::Null => (0, false),
+            Self::FixedList { .. } | Self::Struct(_) => (1, false),
+            Self::Bool | Self::Int { .. } | Self::Float { .. } => (2, false),
+            Self::List { .. } | Self::Dictionary { .. } => (2, false),
+            Self::Text { .. } => (3, false),
+            Self::TextView => (2, true),
+            Self::Unreadable { buffers, view, .. } => (*buffers, *view),
+        }
+    }
+
+    fn children(&self) -> Vec<&Layout> {
+        match self {
+            Self::List { item, .. } | Self::FixedList { item, .. } => vec![item],
+            Self::Struct(fields) => fields.iter().map(|(_, layout)| layout).collect(),
+            Self::Unreadable { children, .. } => children.iter().collect(),
+            _ => vec![],
+        }
+    }
+}
+
+/// One column of one batch: how many cells, and where their buffers lie in the file.
+#[derive(Debug)]
+pub(super) struct Column {
+    length: usize,
+    has_nulls: bool,
+    buffers: Vec<Range<usize>>,
+    children: Vec<Column>,
+}
+
+/// The lists of a record batch message, in the order in which columns use them up.
+pub(super) struct Parts<N, B, V> {
+    /// (length, null count) of each node.
+    pub(super) nodes: N,
+    /// Byte range of each buffer in the file.
+    pub(super) buffers: B,
+    /// Buffers that each view column adds.
+    pub(super) view_counts: V,
+}
+
+impl<N, B, V> Parts<N, B, V>
+where
+    N: Iterator<Item = Result<(usize, bool), What>>,
+    B: Iterator<Item = Result<Range<usize>, What>>,
+    V: Iterator<Item = i64>,
+{
+    /// Takes what `layout` needs and checks that the buffers are long enough for the cells.
+    pub(super) fn column(&mut self, layout: &Layout) -> Result<Column, What> {
+        let (length, has_nulls) = self.nodes.next().ok_or("the batch has fewer nodes than the schema wants")??;
+        let (own, view) = layout.buffers();
+        let added = if view { self.view_counts.next().ok_or("the batch lacks a view count")? } else { 0 };
+        let count = usize::try_from(added).map_err(|_| format!("negative view count {added}"))?.saturating_add(own);
+        let mut buffers = Vec::new();
+        for _ in 0..count {
+            buffers.push(self.buffers.next().ok_or("the batch has fewer buffers than the schema wants")??);
+        }
+        let children = layout.children().into_iter().map(|child| self.column(child)).collect::<Result<_, _>>()?;
+        let column = Column { length, has_nulls, buffers, children };
+        column.check(layout)?;
+        Ok(column)
+    }
+}
+
+impl Column {
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    fn size(&self, buffer: usize) -> usize {
+        self.buffers.get(buffer).map_or(0, ExactSizeIterator::len)
+    }
+
+    fn check(&self, layout: &Layout) -> Result<(), What> {
+        let need = |buffer: usize, bytes: Option<usize>| match bytes {
+            Some(bytes) if self.size(buffer) >= bytes => Ok(()),
+            _ => Err(format!("buffer of {} bytes is too short for {} cells", self.size(buffer), self.length)),
+        };
+        let offsets = |wide: bool| {
+            let width = if wide { 8 } else { 4 };
+            // A column of no cells may leave its offsets out altogether.
+            let empty = self.length == 0 && self.size(1) == 0;
+            need(1, if empty { Some(0) } else { self.length.checked_add(1).and_then(|n| n.checked_mul(width)) })
+        };
+        if self.has_nulls && !matches!(layout, Layout::Null | Layout::Unreadable { .. }) {
+            need(0, Some(self.length.div_ceil(8)))?;
+        }
+        match layout {
+            Layout::Null | Layout::Unreadable { .. } => Ok(()),
+            Layout::Bool => need(1, Some(self.length.div_ceil(8))),
+            Layout::Int { width, .. } | Layout::Float { width } | Layout::Dictionary { width, .. } => {
+                need(1, self.length.checked_mul(*width))
+            }
+            Layout::TextView => need(1, self.length.checked_mul(16)),
+            Layout::Text { wide } | Layout::List { wide, .. } => offsets(*wide),
+            Layout::FixedList { size, .. } => self.children_hold(self.length.checked_mul(*size)),
+            Layout::Struct(_) => self.children_hold(Some(self.length)),
+        }
+    }
+
+    fn children_hold(&self, cells: Option<usize>) -> Result<(), What> {
+        match cells {
+            Some(cells) if self.children.iter().all(|child| child.length >= cells) => Ok(()),
+            _ => Err(format!("children are too short for {} cells", self.length)),
+        }
+    }
+}
+
+/// Dictionaries of a stream: each a list of chunks, since later messages may add to it.
+pub(super) type Dictionaries = HashMap<i64, Vec<Arc<Column>>>;
+
+/// Decodes cells; `budget` bounds what one row may come to.
+pub(super) struct Cells<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) dictionaries: &'a Dictionaries,
+    pub(super) budget: usize,
+}
+
+/// Why a cell could not be decoded.
+pub(super) enum CellFault {
+    /// The row is larger than the budget.
+    TooLarge,
+    /// The bytes at this offset are not what they should be.
+    Damaged { offset: usize, what: What },
+}
+
+type Cell<T> = Result<T, CellFault>;
+
+fn damaged<T>(offset: usize, what: impl Into<What>) -> Cell<T> {
+    Err(CellFault::Damaged { offset, what: what.into() })
+}
+
+impl Cells<'_> {
+    /// The value of cell `index`.
+    pub(super) fn value(&mut self, layout: &Layout, column: &Column, index: usize) -> Cell<Value> {
+        self.spend(16)?;
+        if index >= column.length {
+            let start = column.buffers.first().map_or(0, |range| range.start);
+            return damaged(start, format!("cell {index} of a column of {}", column.length));
+        }
+        if column.has_nulls && !matches!(layout, Layout::Null) && !self.bit(column, 0, index)? {
+            return Ok(Value::Null);
+        }
+        match layout {
+            Layout::Null | Layout::Unreadable { .. } => Ok(Value::Null),
+            Layout::Bool => Ok(Value::Bool(self.bit(column, 1, index)?)),
+            Layout::Int { width, signed } => Ok(Value::Number(self.int(column, index, *width, *signed)?)),
+            Layout::Float { width } => self.float(column, index, *width),
+            Layout::Text { wide } => {
+                let range = self.extent(column, index, *wide, column.size(2))?;
+                self.text(column, 2, range)
+            }
+            Layout::TextView => self.text_view(column, index),
+            Layout::List { wide, item } => {
+                let values = column.children.first();
+                let range = self.extent(column, index, *wide, values.map_or(0, Column::len))?;
+                self.list(item, values, range)
+            }
+            Layout::FixedList { size, item } => {
+                let start = index.saturating_mul(*size);
+                self.list(item, column.children.first(), start..start.saturating_add(*size))
+            }
+            Layout::Struct(fields) => {
+                let mut map = Map::new();
+                for ((name, layout), child) in fields.iter().zip(&column.children) {
+                    self.spend(name.len())?;
+                    map.insert(name.clone(), self.value(layout, child, index)?);
+                }
+                Ok(Value::Object(map))
+            }
+            Layout::Dictionary { id, width, values } => self.dictionary(column, index, *width, *id, values),
+        }
+    }
+
+    fn spend(&mut self, cost: usize) -> Cell<()> {
+        self.budget = self.budget.checked_sub(cost).ok_or(CellFault::TooLarge)?;
+        Ok(())
+    }
+
+    /// `width` bytes of element `index` of a buffer, with their offset in the file.
+    fn element(&self, column: &Column, buffer: usize, index: usize, width: usize) -> Cell<(&[u8], usize)> {
+        let range = column.buffers.get(buffer).cloned().unwrap_or_default();
+        let start = index.saturating_mul(width).saturating_add(range.start);
+        let end = start.saturating_add(width);
+        match self.bytes.get(start..end) {
+            Some(bytes) if end <= range.end => Ok((bytes, start)),
+            _ => damaged(range.start, format!("element {index} is outside its buffer")),
+        }
+    }
+
+    fn bit(&self, column: &Column, buffer: usize, index: usize) -> Cell<bool> {
+        let (bytes, _) = self.element(column, buffer, index / 8, 1)?;
+        Ok(bytes[0] >> (index % 8) & 1 == 1)
+    }
+
+    fn int(&self, column: &Column, index: usize, width: usize, signed: bool) -> Cell<Number> {
+        let (bytes, _) = self.element(column, 1, index, width)?;
+        let raw = unsigned(bytes);
+        let shift = 64 - 8 * width as u32;
+        Ok(if signed { Number::from(((raw << shift) as i64) >> shift) } else { Number::from(raw) })
+    }
+
+    /// A float that is not finite has no JSON number and comes as null.
+    fn float(&self, column: &Column, index: usize, width: usize) -> Cell<Value> {
+        let raw = unsigned(self.element(column, 1, index, width)?.0);
+        let value = match width {
+            2 => f16::from_bits(raw as u16).to_f64(),
+            4 => f64::from(f32::from_bits(raw as u32)),
+            _ => f64::from_bits(raw),
+        };
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    /// The range that offsets `index` and `index + 1` span, within `limit`.
+    fn extent(&self, column: &Column, index: usize, wide: bool, limit: usize) -> Cell<Range<usize>> {
+        let width = if wide { 8 } else { 4 };
+        let (first, at) = self.element(column, 1, index, width)?;
+        let (second, _) = self.element(column, 1, index.saturating_add(1), width)?;
+        // A negative offset is beyond any limit when read as unsigned.
+        let end = usize::try_from(unsigned(second)).unwrap_or(usize::MAX);
+        match usize::try_from(unsigned(first)) {
+            Ok(start) if start <= end && end <= limit => Ok(start..end),
+            _ => damaged(at, format!("offsets {} to {end} do not lie in order within {limit}", unsigned(first))),
+        }
+    }
+
+    fn text(&mut self, column: &Column, buffer: usize, range: Range<usize>) -> Cell<Value> {
+        self.spend(range.len())?;
+        let whole = column.buffers.get(buffer).cloned().unwrap_or_default();
+        let (start, end) = (whole.start.saturating_add(range.start), whole.start.saturating_add(range.end));
+        match self.bytes.get(start..end) {
+            Some(bytes) if end <= whole.end => valid_text(bytes, start),
+            _ => damaged(whole.start, "text lies outside its buffer"),
+        }
+    }
+
+    /// 16 bytes: length, then the text itself if it is at most 12 bytes, else 4 bytes of it, buffer and offset.
+    fn text_view(&mut self, column: &Column, index: usize) -> Cell<Value> {
+        let (view, at) = self.element(column, 1, index, 16)?;
+        let word = |start: usize| unsigned(&view[start..start + 4]) as usize;
+        let (length, buffer, offset) = (word(0), word(8), word(12));
+        if length <= 12 {
+            return valid_text(&view[4..4 + length], at + 4);
+        }
+        self.text(column, buffer.saturating_add(2), offset..offset.saturating_add(length))
+    }
+
+    fn list(&mut self, item: &Layout, values: Option<&Column>, range: Range<usize>) -> Cell<Value> {
+        let Some(values) = values else { return damaged(0, "a list column without values") };
+        let mut items = Vec::new();
+        for index in range {
+            items.push(self.value(item, values, index)?);
+        }
+        Ok(Value::Array(items))
+    }
+
+    fn dictionary(&mut self, column: &Column, index: usize, width: usize, id: i64, values: &Layout) -> Cell<Value> {
+        let (bytes, at) = self.element(column, 1, index, width)?;
+        let index_read = unsigned(bytes);
+        // A negative index is beyond any dictionary when read as unsigned.
+        let mut key = usize::try_from(index_read).unwrap_or(usize::MAX);
+        let dictionaries = self.dictionaries;
+        for chunk in dictionaries.get(&id).into_iter().flatten() {
+            if key < chunk.length {
+                return self.value(values, chunk, key);
+            }
+            key -= chunk.length;
+        }
+        damaged(at, format!("index {index_read} is not in dictionary {id}"))
+    }
+}
+
+/// Little-endian, up to eight bytes.
+fn unsigned(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
+}
+
+fn valid_text(bytes: &[u8], offset: usize) -> Cell<Value> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Ok(Value::String(text.to_owned())),
+        Err(error) => damaged(offset + error.valid_up_to(), "not valid UTF-8"),
+    }
+}

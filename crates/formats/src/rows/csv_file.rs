@@ -1,0 +1,186 @@
+//! Rows of a CSV file with a header line.
+//!
+//! Every cell is text as written, and an empty cell is the empty text. `datasets` guesses instead (`007` becomes 7, and an
+//! empty cell, `NA` or `null` becomes None); text for a template should not be guessed at. An unnamed column is called
+//! `Unnamed: N`, as pandas does.
+
+use std::path::{Path, PathBuf};
+
+use csv::{ByteRecord, ReaderBuilder};
+use durable::Mapped;
+use serde_json::{Map, Value};
+
+use super::{MAX_ROW_BYTES, RowsError};
+
+pub(super) struct CsvRows {
+    path: PathBuf,
+    bytes: Mapped,
+    /// Byte where each row starts, and its line.
+    rows: Vec<(u64, u64)>,
+}
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+impl CsvRows {
+    pub(super) fn open(path: &Path) -> Result<(Self, Vec<String>), RowsError> {
+        let source = |source| RowsError::File { path: path.to_owned(), source };
+        let bytes = Mapped::open(path).map_err(source)?;
+        let mut scan = Scan::new(path, bytes.as_ref());
+        let columns = match scan.next()? {
+            Some((start, line)) => scan.header(start, line)?,
+            None => Vec::new(),
+        };
+        let mut rows = Vec::new();
+        while let Some((start, line)) = scan.next()? {
+            scan.check(start, line, columns.len())?;
+            rows.push((start as u64, line));
+        }
+        scan.finish()?;
+        Ok((Self { path: path.to_owned(), bytes, rows }, columns))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+
+    pub(super) fn row(&self, index: usize, columns: &[String]) -> Result<Map<String, Value>, RowsError> {
+        let &(start, line) = self.rows.get(index).ok_or(RowsError::NoRow { index, len: self.rows.len() })?;
+        let mut scan = Scan::new(&self.path, self.bytes.as_ref());
+        scan.seek(start as usize, line);
+        scan.next()?;
+        let cell = |at| scan.text(at, start as usize, line).map(Value::String);
+        columns.iter().enumerate().map(|(at, name)| Ok((name.clone(), cell(at)?))).collect()
+    }
+
+    pub(super) fn place(&self, index: usize) -> String {
+        format!("line {}", self.rows.get(index).map_or(0, |&(_, line)| line))
+    }
+}
+
+/// Reads record after record and knows where each began.
+struct Scan<'a> {
+    path: &'a Path,
+    bytes: &'a [u8],
+    /// Where `reader` began in `bytes`, and at which line.
+    base: usize,
+    base_line: u64,
+    reader: csv::Reader<&'a [u8]>,
+    record: ByteRecord,
+    /// Where the record that was read last began.
+    last: Option<usize>,
+}
+
+impl<'a> Scan<'a> {
+    fn new(path: &'a Path, bytes: &'a [u8]) -> Self {
+        let base = if bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        let reader = reader(&bytes[base..]);
+        Self { path, bytes, base, base_line: 1, reader, record: ByteRecord::new(), last: None }
+    }
+
+    fn seek(&mut self, start: usize, line: u64) {
+        (self.base, self.base_line) = (start, line);
+        self.reader = reader(&self.bytes[start.min(self.bytes.len())..]);
+    }
+
+    /// Reads the next record; where it starts.
+    fn next(&mut self) -> Result<Option<(usize, u64)>, RowsError> {
+        let start = self.at();
+        let line = self.base_line + self.reader.position().line() - 1;
+        let read = self.reader.read_byte_record(&mut self.record);
+        if self.at() - start > MAX_ROW_BYTES {
+            return Err(RowsError::RowTooLarge { path: self.path.to_owned(), place: format!("line {line}") });
+        }
+        match read {
+            Ok(true) => {
+                let (start, line) = self.began(start, line);
+                self.last = Some(start);
+                Ok(Some((start, line)))
+            }
+            Ok(false) => Ok(None),
+            Err(error) => self.fault(start, line, error.to_string()),
+        }
+    }
+
+    fn at(&self) -> usize {
+        self.base + self.reader.position().byte() as usize
+    }
+
+    /// The reader steps over blank lines before a record; its own position of the record does not count them in.
+    fn began(&self, start: usize, line: u64) -> (usize, u64) {
+        let blank = self.bytes[start..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+        let (skipped, lines) =
+            blank.fold((0, 0), |(bytes, lines), &byte| (bytes + 1, lines + u64::from(byte == b'\n')));
+        (start + skipped, line + lines)
+    }
+
+    fn header(&self, start: usize, line: u64) -> Result<Vec<String>, RowsError> {
+        let mut names: Vec<String> = Vec::with_capacity(self.record.len());
+        for at in 0..self.record.len() {
+            let mut name = self.text(at, start, line)?;
+            if name.is_empty() {
+                name = format!("Unnamed: {at}");
+            }
+            if names.contains(&name) {
+                return self.fault(start, line, format!("column `{name}` is named twice in the header"));
+            }
+            names.push(name);
+        }
+        Ok(names)
+    }
+
+    fn check(&self, start: usize, line: u64, columns: usize) -> Result<(), RowsError> {
+        if self.record.len() != columns {
+            let found = self.record.len();
+            return self.fault(start, line, format!("{found} cells in a row, the header names {columns} columns"));
+        }
+        (0..columns).try_for_each(|at| self.text(at, start, line).map(drop))
+    }
+
+    fn text(&self, at: usize, start: usize, line: u64) -> Result<String, RowsError> {
+        match std::str::from_utf8(self.record.get(at).unwrap_or_default()) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => self.fault(start, line, format!("cell {at} is not valid UTF-8")),
+        }
+    }
+
+    /// The csv crate takes the end of the file for the end of an open quote, and would swallow the rest of a file.
+    fn finish(&self) -> Result<(), RowsError> {
+        let Some(start) = self.last else { return Ok(()) };
+        match open_quote(&self.bytes[start..]) {
+            None => Ok(()),
+            Some(at) => {
+                let offset = start + at;
+                let line = 1 + self.bytes[..offset].iter().filter(|&&byte| byte == b'\n').count() as u64;
+                self.fault(offset, line, "the quote that opens here is never closed".into())
+            }
+        }
+    }
+
+    fn fault<T>(&self, offset: usize, line: u64, what: String) -> Result<T, RowsError> {
+        Err(RowsError::Csv { path: self.path.to_owned(), line: line as usize, offset, what })
+    }
+}
+
+fn reader(bytes: &[u8]) -> csv::Reader<&[u8]> {
+    ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes)
+}
+
+/// Where a quoted cell opens that does not close before the end.
+fn open_quote(record: &[u8]) -> Option<usize> {
+    let (mut open, mut quoted, mut starts) = (None, false, true);
+    for (at, &byte) in record.iter().enumerate() {
+        match (open, byte) {
+            // A doubled quote closes and opens again at once, which comes to the same.
+            (Some(_), b'"') => open = None,
+            (None, b'"') if starts || quoted && record[at - 1] == b'"' => (open, quoted) = (Some(at), true),
+            _ => {}
+        }
+        starts = open.is_none() && matches!(byte, b',' | b'\n' | b'\r');
+        quoted &= !starts;
+    }
+    open
+}
