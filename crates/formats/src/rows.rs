@@ -58,22 +58,36 @@ impl Rows {
         }
         if let Some(asked) = split.filter(|&name| name != "train") {
             let splits = vec!["train".to_owned()];
-            return Err(RowsError::NoSplit { path: path.to_owned(), asked: asked.to_owned(), splits });
+            return Err(RowsError::NoSplit {
+                path: path.to_owned(),
+                asked: asked.to_owned(),
+                splits,
+            });
         }
-        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        let ending = path
+            .extension()
+            .and_then(|ending| ending.to_str())
+            .unwrap_or_default();
         match ending.to_ascii_lowercase().as_str() {
-            "json" => json_file::JsonRows::open(path, false).map(|(rows, names)| Self::new(path, Source::Json(rows), names)),
-            "jsonl" | "ndjson" => {
-                json_file::JsonRows::open(path, true).map(|(rows, names)| Self::new(path, Source::Json(rows), names))
-            }
-            "csv" => csv_file::CsvRows::open(path).map(|(rows, names)| Self::new(path, Source::Csv(rows), names)),
+            "json" => json_file::JsonRows::open(path, false)
+                .map(|(rows, names)| Self::new(path, Source::Json(rows), names)),
+            "jsonl" | "ndjson" => json_file::JsonRows::open(path, true)
+                .map(|(rows, names)| Self::new(path, Source::Json(rows), names)),
+            "csv" => csv_file::CsvRows::open(path)
+                .map(|(rows, names)| Self::new(path, Source::Csv(rows), names)),
             "arrow" => Self::arrow(path, &[path.to_owned()]),
             _ => Err(folder::not_a_dataset(path)),
         }
     }
 
     fn new(path: &Path, source: Source, columns: Vec<String>) -> Self {
-        Self { path: path.to_owned(), source, columns, unreadable: Vec::new(), fingerprint: OnceLock::new() }
+        Self {
+            path: path.to_owned(),
+            source,
+            columns,
+            unreadable: Vec::new(),
+            fingerprint: OnceLock::new(),
+        }
     }
 
     fn arrow(path: &Path, shards: &[PathBuf]) -> Result<Self, RowsError> {
@@ -148,7 +162,10 @@ impl Rows {
                 hash.update((bytes.len() as u64).to_le_bytes());
                 hash.update(bytes);
             }
-            hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+            hash.finalize()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect()
         })
     }
 

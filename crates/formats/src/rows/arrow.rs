@@ -19,16 +19,38 @@ pub(super) type What = String;
 pub(super) enum Layout {
     Null,
     Bool,
-    Int { width: usize, signed: bool },
-    Float { width: usize },
-    Text { wide: bool },
+    Int {
+        width: usize,
+        signed: bool,
+    },
+    Float {
+        width: usize,
+    },
+    Text {
+        wide: bool,
+    },
     TextView,
-    List { wide: bool, item: Box<Layout> },
-    FixedList { size: usize, item: Box<Layout> },
+    List {
+        wide: bool,
+        item: Box<Layout>,
+    },
+    FixedList {
+        size: usize,
+        item: Box<Layout>,
+    },
     Struct(Vec<(String, Layout)>),
-    Dictionary { id: i64, width: usize, values: Box<Layout> },
+    Dictionary {
+        id: i64,
+        width: usize,
+        values: Box<Layout>,
+    },
     /// Stepped over: this many buffers (and, for a view, those that the batch adds), then the children.
-    Unreadable { type_name: String, buffers: usize, view: bool, children: Vec<Layout> },
+    Unreadable {
+        type_name: String,
+        buffers: usize,
+        view: bool,
+        children: Vec<Layout>,
+    },
 }
 
 impl Layout {
@@ -36,7 +58,10 @@ impl Layout {
         Self::of_type(field.data_type(), field)
     }
 
-    #[expect(deprecated, reason = "the id by which a batch names its dictionary is still only kept here")]
+    #[expect(
+        deprecated,
+        reason = "the id by which a batch names its dictionary is still only kept here"
+    )]
     fn of_type(data_type: &DataType, field: &Field) -> Result<Self, What> {
         let int = |width, signed| Ok(Self::Int { width, signed });
         let item = |field: &Field| Self::of(field).map(Box::new);
@@ -57,11 +82,21 @@ impl Layout {
             DataType::Utf8 => Ok(Self::Text { wide: false }),
             DataType::LargeUtf8 => Ok(Self::Text { wide: true }),
             DataType::Utf8View => Ok(Self::TextView),
-            DataType::List(child) => Ok(Self::List { wide: false, item: item(child)? }),
-            DataType::LargeList(child) => Ok(Self::List { wide: true, item: item(child)? }),
+            DataType::List(child) => Ok(Self::List {
+                wide: false,
+                item: item(child)?,
+            }),
+            DataType::LargeList(child) => Ok(Self::List {
+                wide: true,
+                item: item(child)?,
+            }),
             DataType::FixedSizeList(child, size) => {
-                let size = usize::try_from(*size).map_err(|_| format!("negative list size {size}"))?;
-                Ok(Self::FixedList { size, item: item(child)? })
+                let size =
+                    usize::try_from(*size).map_err(|_| format!("negative list size {size}"))?;
+                Ok(Self::FixedList {
+                    size,
+                    item: item(child)?,
+                })
             }
             DataType::Struct(fields) => fields
                 .iter()
@@ -73,7 +108,11 @@ impl Layout {
                     return Err("dictionary indices are not integers".into());
                 };
                 let id = field.dict_id().ok_or("a dictionary column without an id")?;
-                Ok(Self::Dictionary { id, width, values: Box::new(Self::of_type(values, field)?) })
+                Ok(Self::Dictionary {
+                    id,
+                    width,
+                    values: Box::new(Self::of_type(values, field)?),
+                })
             }
             other => Self::unreadable(other),
         }
@@ -92,12 +131,20 @@ impl Layout {
             RunEndEncoded(ends, values) => (0, false, vec![Self::of(ends)?, Self::of(values)?]),
             Union(fields, mode) => {
                 let offsets = usize::from(*mode == arrow_schema::UnionMode::Dense);
-                let children = fields.iter().map(|(_, field)| Self::of(field)).collect::<Result<_, _>>()?;
+                let children = fields
+                    .iter()
+                    .map(|(_, field)| Self::of(field))
+                    .collect::<Result<_, _>>()?;
                 (1 + offsets, false, children)
             }
             _ => (2, false, vec![]),
         };
-        Ok(Self::Unreadable { type_name: data_type.to_string(), buffers, view, children })
+        Ok(Self::Unreadable {
+            type_name: data_type.to_string(),
+            buffers,
+            view,
+            children,
+        })
     }
 
     /// The type that keeps this column from being shown, if one does.
@@ -106,7 +153,9 @@ impl Layout {
             Self::Unreadable { type_name, .. } => Some(type_name),
             Self::List { item, .. } | Self::FixedList { item, .. } => item.unreadable_type(),
             Self::Dictionary { values, .. } => values.unreadable_type(),
-            Self::Struct(fields) => fields.iter().find_map(|(_, layout)| layout.unreadable_type()),
+            Self::Struct(fields) => fields
+                .iter()
+                .find_map(|(_, layout)| layout.unreadable_type()),
             _ => None,
         }
     }
@@ -161,16 +210,40 @@ where
 {
     /// Takes what `layout` needs and checks that the buffers are long enough for the cells.
     pub(super) fn column(&mut self, layout: &Layout) -> Result<Column, What> {
-        let (length, has_nulls) = self.nodes.next().ok_or("the batch has fewer nodes than the schema wants")??;
+        let (length, has_nulls) = self
+            .nodes
+            .next()
+            .ok_or("the batch has fewer nodes than the schema wants")??;
         let (own, view) = layout.buffers();
-        let added = if view { self.view_counts.next().ok_or("the batch lacks a view count")? } else { 0 };
-        let count = usize::try_from(added).map_err(|_| format!("negative view count {added}"))?.saturating_add(own);
+        let added = if view {
+            self.view_counts
+                .next()
+                .ok_or("the batch lacks a view count")?
+        } else {
+            0
+        };
+        let count = usize::try_from(added)
+            .map_err(|_| format!("negative view count {added}"))?
+            .saturating_add(own);
         let mut buffers = Vec::new();
         for _ in 0..count {
-            buffers.push(self.buffers.next().ok_or("the batch has fewer buffers than the schema wants")??);
+            buffers.push(
+                self.buffers
+                    .next()
+                    .ok_or("the batch has fewer buffers than the schema wants")??,
+            );
         }
-        let children = layout.children().into_iter().map(|child| self.column(child)).collect::<Result<_, _>>()?;
-        let column = Column { length, has_nulls, buffers, children };
+        let children = layout
+            .children()
+            .into_iter()
+            .map(|child| self.column(child))
+            .collect::<Result<_, _>>()?;
+        let column = Column {
+            length,
+            has_nulls,
+            buffers,
+            children,
+        };
         column.check(layout)?;
         Ok(column)
     }
@@ -188,13 +261,26 @@ impl Column {
     fn check(&self, layout: &Layout) -> Result<(), What> {
         let need = |buffer: usize, bytes: Option<usize>| match bytes {
             Some(bytes) if self.size(buffer) >= bytes => Ok(()),
-            _ => Err(format!("buffer of {} bytes is too short for {} cells", self.size(buffer), self.length)),
+            _ => Err(format!(
+                "buffer of {} bytes is too short for {} cells",
+                self.size(buffer),
+                self.length
+            )),
         };
         let offsets = |wide: bool| {
             let width = if wide { 8 } else { 4 };
             // A column of no cells may leave its offsets out altogether.
             let empty = self.length == 0 && self.size(1) == 0;
-            need(1, if empty { Some(0) } else { self.length.checked_add(1).and_then(|n| n.checked_mul(width)) })
+            need(
+                1,
+                if empty {
+                    Some(0)
+                } else {
+                    self.length
+                        .checked_add(1)
+                        .and_then(|n| n.checked_mul(width))
+                },
+            )
         };
         if self.has_nulls && !matches!(layout, Layout::Null | Layout::Unreadable { .. }) {
             need(0, Some(self.length.div_ceil(8)))?;
@@ -202,9 +288,9 @@ impl Column {
         match layout {
             Layout::Null | Layout::Unreadable { .. } => Ok(()),
             Layout::Bool => need(1, Some(self.length.div_ceil(8))),
-            Layout::Int { width, .. } | Layout::Float { width } | Layout::Dictionary { width, .. } => {
-                need(1, self.length.checked_mul(*width))
-            }
+            Layout::Int { width, .. }
+            | Layout::Float { width }
+            | Layout::Dictionary { width, .. } => need(1, self.length.checked_mul(*width)),
             Layout::TextView => need(1, self.length.checked_mul(16)),
             Layout::Text { wide } | Layout::List { wide, .. } => offsets(*wide),
             Layout::FixedList { size, .. } => self.children_hold(self.length.checked_mul(*size)),
@@ -241,7 +327,10 @@ pub(super) enum CellFault {
 type Cell<T> = Result<T, CellFault>;
 
 fn damaged<T>(offset: usize, what: impl Into<What>) -> Cell<T> {
-    Err(CellFault::Damaged { offset, what: what.into() })
+    Err(CellFault::Damaged {
+        offset,
+        what: what.into(),
+    })
 }
 
 impl Cells<'_> {
@@ -250,7 +339,10 @@ impl Cells<'_> {
         self.spend(16)?;
         if index >= column.length {
             let start = column.buffers.first().map_or(0, |range| range.start);
-            return damaged(start, format!("cell {index} of a column of {}", column.length));
+            return damaged(
+                start,
+                format!("cell {index} of a column of {}", column.length),
+            );
         }
         if column.has_nulls && !matches!(layout, Layout::Null) && !self.bit(column, 0, index)? {
             return Ok(Value::Null);
@@ -258,7 +350,9 @@ impl Cells<'_> {
         match layout {
             Layout::Null | Layout::Unreadable { .. } => Ok(Value::Null),
             Layout::Bool => Ok(Value::Bool(self.bit(column, 1, index)?)),
-            Layout::Int { width, signed } => Ok(Value::Number(self.int(column, index, *width, *signed)?)),
+            Layout::Int { width, signed } => {
+                Ok(Value::Number(self.int(column, index, *width, *signed)?))
+            }
             Layout::Float { width } => self.float(column, index, *width),
             Layout::Text { wide } => {
                 let range = self.extent(column, index, *wide, column.size(2))?;
@@ -272,7 +366,11 @@ impl Cells<'_> {
             }
             Layout::FixedList { size, item } => {
                 let start = index.saturating_mul(*size);
-                self.list(item, column.children.first(), start..start.saturating_add(*size))
+                self.list(
+                    item,
+                    column.children.first(),
+                    start..start.saturating_add(*size),
+                )
             }
             Layout::Struct(fields) => {
                 let mut map = Map::new();
@@ -282,7 +380,9 @@ impl Cells<'_> {
                 }
                 Ok(Value::Object(map))
             }
-            Layout::Dictionary { id, width, values } => self.dictionary(column, index, *width, *id, values),
+            Layout::Dictionary { id, width, values } => {
+                self.dictionary(column, index, *width, *id, values)
+            }
         }
     }
 
@@ -292,13 +392,22 @@ impl Cells<'_> {
     }
 
     /// `width` bytes of element `index` of a buffer, with their offset in the file.
-    fn element(&self, column: &Column, buffer: usize, index: usize, width: usize) -> Cell<(&[u8], usize)> {
+    fn element(
+        &self,
+        column: &Column,
+        buffer: usize,
+        index: usize,
+        width: usize,
+    ) -> Cell<(&[u8], usize)> {
         let range = column.buffers.get(buffer).cloned().unwrap_or_default();
         let start = index.saturating_mul(width).saturating_add(range.start);
         let end = start.saturating_add(width);
         match self.bytes.get(start..end) {
             Some(bytes) if end <= range.end => Ok((bytes, start)),
-            _ => damaged(range.start, format!("element {index} is outside its buffer")),
+            _ => damaged(
+                range.start,
+                format!("element {index} is outside its buffer"),
+            ),
         }
     }
 
@@ -311,7 +420,11 @@ impl Cells<'_> {
         let (bytes, _) = self.element(column, 1, index, width)?;
         let raw = unsigned(bytes);
         let shift = 64 - 8 * width as u32;
-        Ok(if signed { Number::from(((raw << shift) as i64) >> shift) } else { Number::from(raw) })
+        Ok(if signed {
+            Number::from(((raw << shift) as i64) >> shift)
+        } else {
+            Number::from(raw)
+        })
     }
 
     /// A float that is not finite has no JSON number and comes as null.
@@ -326,7 +439,13 @@ impl Cells<'_> {
     }
 
     /// The range that offsets `index` and `index + 1` span, within `limit`.
-    fn extent(&self, column: &Column, index: usize, wide: bool, limit: usize) -> Cell<Range<usize>> {
+    fn extent(
+        &self,
+        column: &Column,
+        index: usize,
+        wide: bool,
+        limit: usize,
+    ) -> Cell<Range<usize>> {
         let width = if wide { 8 } else { 4 };
         let (first, at) = self.element(column, 1, index, width)?;
         let (second, _) = self.element(column, 1, index.saturating_add(1), width)?;
@@ -334,14 +453,23 @@ impl Cells<'_> {
         let end = usize::try_from(unsigned(second)).unwrap_or(usize::MAX);
         match usize::try_from(unsigned(first)) {
             Ok(start) if start <= end && end <= limit => Ok(start..end),
-            _ => damaged(at, format!("offsets {} to {end} do not lie in order within {limit}", unsigned(first))),
+            _ => damaged(
+                at,
+                format!(
+                    "offsets {} to {end} do not lie in order within {limit}",
+                    unsigned(first)
+                ),
+            ),
         }
     }
 
     fn text(&mut self, column: &Column, buffer: usize, range: Range<usize>) -> Cell<Value> {
         self.spend(range.len())?;
         let whole = column.buffers.get(buffer).cloned().unwrap_or_default();
-        let (start, end) = (whole.start.saturating_add(range.start), whole.start.saturating_add(range.end));
+        let (start, end) = (
+            whole.start.saturating_add(range.start),
+            whole.start.saturating_add(range.end),
+        );
         match self.bytes.get(start..end) {
             Some(bytes) if end <= whole.end => valid_text(bytes, start),
             _ => damaged(whole.start, "text lies outside its buffer"),
@@ -356,11 +484,17 @@ impl Cells<'_> {
         if length <= 12 {
             return valid_text(&view[4..4 + length], at + 4);
         }
-        self.text(column, buffer.saturating_add(2), offset..offset.saturating_add(length))
+        self.text(
+            column,
+            buffer.saturating_add(2),
+            offset..offset.saturating_add(length),
+        )
     }
 
     fn list(&mut self, item: &Layout, values: Option<&Column>, range: Range<usize>) -> Cell<Value> {
-        let Some(values) = values else { return damaged(0, "a list column without values") };
+        let Some(values) = values else {
+            return damaged(0, "a list column without values");
+        };
         let mut items = Vec::new();
         for index in range {
             items.push(self.value(item, values, index)?);
@@ -368,7 +502,14 @@ impl Cells<'_> {
         Ok(Value::Array(items))
     }
 
-    fn dictionary(&mut self, column: &Column, index: usize, width: usize, id: i64, values: &Layout) -> Cell<Value> {
+    fn dictionary(
+        &mut self,
+        column: &Column,
+        index: usize,
+        width: usize,
+        id: i64,
+        values: &Layout,
+    ) -> Cell<Value> {
         let (bytes, at) = self.element(column, 1, index, width)?;
         let index_read = unsigned(bytes);
         // A negative index is beyond any dictionary when read as unsigned.
@@ -386,7 +527,10 @@ impl Cells<'_> {
 
 /// Little-endian, up to eight bytes.
 fn unsigned(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |value, &byte| value << 8 | u64::from(byte))
 }
 
 fn valid_text(bytes: &[u8], offset: usize) -> Cell<Value> {

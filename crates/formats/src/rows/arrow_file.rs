@@ -10,7 +10,6 @@ use std::sync::Arc;
 use arrow_ipc::{DictionaryBatch, Message, MessageHeader, MetadataVersion, RecordBatch};
 use durable::Mapped;
 use flatbuffers::VerifierOptions;
-use serde_json::Value;
 
 use super::arrow::{CellFault, Cells, Column, Dictionaries, Layout, Parts, What};
 use super::{MAX_ROW_BYTES, Row, RowsError};
@@ -40,16 +39,31 @@ struct Batch {
 
 impl ArrowRows {
     pub(super) fn open(paths: &[PathBuf]) -> Result<Self, RowsError> {
-        let mut this = Self { shards: Vec::new(), starts: Vec::new(), fields: Vec::new(), len: 0 };
+        let mut this = Self {
+            shards: Vec::new(),
+            starts: Vec::new(),
+            fields: Vec::new(),
+            len: 0,
+        };
         for path in paths {
-            let source = |source| RowsError::File { path: path.clone(), source };
+            let source = |source| RowsError::File {
+                path: path.clone(),
+                source,
+            };
             let bytes = Mapped::open(path).map_err(source)?;
-            let fault = |(offset, what)| RowsError::Arrow { path: path.clone(), offset, what };
+            let fault = |(offset, what)| RowsError::Arrow {
+                path: path.clone(),
+                offset,
+                what,
+            };
             let stream = Stream::read(bytes.as_ref()).map_err(fault)?;
             if this.shards.is_empty() {
                 this.fields = stream.fields;
             } else if let Some(what) = difference(&this.fields, &stream.fields) {
-                return Err(fault((0, format!("{what}, unlike in `{}`", paths[0].display()))));
+                return Err(fault((
+                    0,
+                    format!("{what}, unlike in `{}`", paths[0].display()),
+                )));
             }
             this.push(path, bytes, stream.batches);
         }
@@ -62,7 +76,13 @@ impl ArrowRows {
             self.starts.push((self.len, self.shards.len()));
             self.len += batch.rows;
         }
-        self.shards.push(Shard { path: path.to_owned(), bytes, batches, first_batch, first_row });
+        self.shards.push(Shard {
+            path: path.to_owned(),
+            bytes,
+            batches,
+            first_batch,
+            first_row,
+        });
     }
 
     pub(super) fn len(&self) -> usize {
@@ -70,16 +90,24 @@ impl ArrowRows {
     }
 
     pub(super) fn bytes(&self) -> Vec<&[u8]> {
-        self.shards.iter().map(|shard| shard.bytes.as_ref()).collect()
+        self.shards
+            .iter()
+            .map(|shard| shard.bytes.as_ref())
+            .collect()
     }
 
     pub(super) fn columns(&self) -> Vec<String> {
-        let readable = self.fields.iter().filter(|(_, layout)| layout.unreadable_type().is_none());
+        let readable = self
+            .fields
+            .iter()
+            .filter(|(_, layout)| layout.unreadable_type().is_none());
         readable.map(|(name, _)| name.clone()).collect()
     }
 
     pub(super) fn unreadable(&self) -> Vec<(String, String)> {
-        let named = |(name, layout): &(String, Layout)| Some((name.clone(), layout.unreadable_type()?.to_owned()));
+        let named = |(name, layout): &(String, Layout)| {
+            Some((name.clone(), layout.unreadable_type()?.to_owned()))
+        };
         self.fields.iter().filter_map(named).collect()
     }
 
@@ -89,20 +117,36 @@ impl ArrowRows {
             return None;
         }
         // Batches of no rows share their start with the next one: the last that starts here or before holds the row.
-        let at = self.starts.partition_point(|&(start, _)| start <= index).checked_sub(1)?;
+        let at = self
+            .starts
+            .partition_point(|&(start, _)| start <= index)
+            .checked_sub(1)?;
         let &(start, shard) = self.starts.get(at)?;
         let shard = self.shards.get(shard)?;
-        Some((shard, shard.batches.get(at - shard.first_batch)?, index - start))
+        Some((
+            shard,
+            shard.batches.get(at - shard.first_batch)?,
+            index - start,
+        ))
     }
 
     pub(super) fn row(&self, index: usize) -> Result<Row, RowsError> {
-        let (shard, batch, at) = self.find(index).ok_or(RowsError::NoRow { index, len: self.len })?;
+        let (shard, batch, at) = self.find(index).ok_or(RowsError::NoRow {
+            index,
+            len: self.len,
+        })?;
         let bytes = shard.bytes.as_ref();
-        let mut cells = Cells { bytes, dictionaries: &batch.dictionaries, budget: MAX_ROW_BYTES };
+        let mut cells = Cells {
+            bytes,
+            dictionaries: &batch.dictionaries,
+            budget: MAX_ROW_BYTES,
+        };
         let mut row = Row::new();
         for ((name, layout), column) in self.fields.iter().zip(&batch.columns) {
             if layout.unreadable_type().is_none() {
-                let value = cells.value(layout, column, at).map_err(|fault| self.fault(shard, index, name, fault))?;
+                let value = cells
+                    .value(layout, column, at)
+                    .map_err(|fault| self.fault(shard, index, name, fault))?;
                 row.insert(name.clone(), value);
             }
         }
@@ -112,23 +156,38 @@ impl ArrowRows {
     fn fault(&self, shard: &Shard, index: usize, column: &str, fault: CellFault) -> RowsError {
         let path = shard.path.clone();
         match fault {
-            CellFault::TooLarge => RowsError::RowTooLarge { path, place: self.place(index) },
-            CellFault::Damaged { offset, what } => {
-                RowsError::Arrow { path, offset, what: format!("row {index}, column `{column}`: {what}") }
-            }
+            CellFault::TooLarge => RowsError::RowTooLarge {
+                path,
+                place: self.place(index),
+            },
+            CellFault::Damaged { offset, what } => RowsError::Arrow {
+                path,
+                offset,
+                what: format!("row {index}, column `{column}`: {what}"),
+            },
         }
     }
 
     pub(super) fn place(&self, index: usize) -> String {
-        let Some((shard, _, _)) = self.find(index) else { return format!("row {index}") };
+        let Some((shard, _, _)) = self.find(index) else {
+            return format!("row {index}");
+        };
         let name = shard.path.file_name().unwrap_or_default().to_string_lossy();
         format!("row {} of {name}", index - shard.first_row)
     }
 }
 
 fn difference(first: &[(String, Layout)], other: &[(String, Layout)]) -> Option<String> {
-    let odd = other.iter().find(|field| !first.contains(field)).map(|(name, _)| name);
-    let lost = || first.iter().find(|field| !other.contains(field)).map(|(name, _)| name);
+    let odd = other
+        .iter()
+        .find(|field| !first.contains(field))
+        .map(|(name, _)| name);
+    let lost = || {
+        first
+            .iter()
+            .find(|field| !other.contains(field))
+            .map(|(name, _)| name)
+    };
     match odd.or_else(lost) {
         Some(name) => Some(format!("column `{name}` is missing or has another type")),
         None if first != other => Some("columns are in another order".into()),
@@ -154,7 +213,12 @@ const CONTINUATION: u32 = u32::MAX;
 impl Stream {
     fn read(bytes: &[u8]) -> Result<Self, Fault> {
         foreign(bytes)?;
-        let mut walk = Walk { bytes, at: 0, dictionaries: Arc::default(), batches: Vec::new() };
+        let mut walk = Walk {
+            bytes,
+            at: 0,
+            dictionaries: Arc::default(),
+            batches: Vec::new(),
+        };
         let Some(first) = walk.next_message()? else {
             return Err((0, "the stream ends before its schema".into()));
         };
@@ -162,7 +226,10 @@ impl Stream {
         while let Some(envelope) = walk.next_message()? {
             envelope.with(|message| walk.take(&message, &fields, &envelope))?;
         }
-        Ok(Self { fields, batches: walk.batches })
+        Ok(Self {
+            fields,
+            batches: walk.batches,
+        })
     }
 }
 
@@ -199,24 +266,39 @@ impl Envelope<'_> {
             max_apparent_size: 64 << 20,
             ignore_missing_null_terminator: false,
         };
-        let message = arrow_ipc::root_as_message_with_opts(&options, self.metadata)
-            .map_err(|error| (self.offset, format!("message metadata is damaged: {}", first_line(&error.to_string()))))?;
+        let message =
+            arrow_ipc::root_as_message_with_opts(&options, self.metadata).map_err(|error| {
+                (
+                    self.offset,
+                    format!(
+                        "message metadata is damaged: {}",
+                        first_line(&error.to_string())
+                    ),
+                )
+            })?;
         act(message).map_err(|what| (self.offset, what))
     }
 }
 
 fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default().trim_end_matches([' ', '.'])
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches([' ', '.'])
 }
 
 fn schema_of(message: &Message<'_>) -> Result<Vec<(String, Layout)>, What> {
     let Some(schema) = message.header_as_schema() else {
-        return Err(format!("the first message is no schema, but: {:?}", message.header_type()));
+        return Err(format!(
+            "the first message is no schema, but: {:?}",
+            message.header_type()
+        ));
     };
     if schema.endianness() != arrow_ipc::Endianness::Little {
         return Err("the file is big-endian".into());
     }
-    let schema = arrow_ipc::convert::try_fb_to_schema(schema).map_err(|error| format!("schema is damaged: {error}"))?;
+    let schema = arrow_ipc::convert::try_fb_to_schema(schema)
+        .map_err(|error| format!("schema is damaged: {error}"))?;
     let mut fields: Vec<(String, Layout)> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
         if fields.iter().any(|(name, _)| name == field.name()) {
@@ -254,11 +336,18 @@ impl<'a> Walk<'a> {
         }
         let (length, left) = (length as usize, self.bytes.len() - self.at);
         if length > left.min(MAX_METADATA_BYTES) {
-            return Err((offset, format!("a message claims {length} bytes of metadata, the file has {left} left")));
+            return Err((
+                offset,
+                format!("a message claims {length} bytes of metadata, the file has {left} left"),
+            ));
         }
         let metadata = &self.bytes[self.at..self.at + length];
         self.at += length;
-        Ok(Some(Envelope { offset, metadata, after_metadata: self.at }))
+        Ok(Some(Envelope {
+            offset,
+            metadata,
+            after_metadata: self.at,
+        }))
     }
 
     fn word(&self, at: usize) -> Result<u32, Fault> {
@@ -272,11 +361,19 @@ impl<'a> Walk<'a> {
     fn ended(&mut self) -> Result<(), Fault> {
         match self.bytes[self.at..].iter().position(|&byte| byte != 0) {
             None => Ok(()),
-            Some(at) => Err((self.at + at, "there are bytes after the end of the stream".into())),
+            Some(at) => Err((
+                self.at + at,
+                "there are bytes after the end of the stream".into(),
+            )),
         }
     }
 
-    fn take(&mut self, message: &Message<'_>, fields: &[(String, Layout)], from: &Envelope<'_>) -> Result<(), What> {
+    fn take(
+        &mut self,
+        message: &Message<'_>,
+        fields: &[(String, Layout)],
+        from: &Envelope<'_>,
+    ) -> Result<(), What> {
         let (length, left) = (message.bodyLength(), self.bytes.len() - from.after_metadata);
         let length = usize::try_from(length).ok().filter(|&length| length <= left).ok_or_else(|| {
             format!("the file breaks off: a message claims a body of {length} bytes, the file has {left} left")
@@ -288,18 +385,29 @@ impl<'a> Walk<'a> {
         }
         match message.header_type() {
             MessageHeader::RecordBatch => {
-                let batch = message.header_as_record_batch().ok_or("a record batch without its header")?;
+                let batch = message
+                    .header_as_record_batch()
+                    .ok_or("a record batch without its header")?;
                 self.batch(&batch, fields, body)
             }
             MessageHeader::DictionaryBatch => {
-                let batch = message.header_as_dictionary_batch().ok_or("a dictionary without its header")?;
+                let batch = message
+                    .header_as_dictionary_batch()
+                    .ok_or("a dictionary without its header")?;
                 self.dictionary(&batch, fields, body)
             }
-            other => Err(format!("a message of a kind that does not belong here: {other:?}")),
+            other => Err(format!(
+                "a message of a kind that does not belong here: {other:?}"
+            )),
         }
     }
 
-    fn batch(&mut self, batch: &RecordBatch<'_>, fields: &[(String, Layout)], body: Range<usize>) -> Result<(), What> {
+    fn batch(
+        &mut self,
+        batch: &RecordBatch<'_>,
+        fields: &[(String, Layout)],
+        body: Range<usize>,
+    ) -> Result<(), What> {
         let rows = batch.length();
         if !(0..=MAX_BATCH_ROWS).contains(&rows) {
             return Err(format!("a batch claims {rows} rows"));
@@ -308,14 +416,21 @@ impl<'a> Walk<'a> {
         let columns = columns_of(batch, layouts, body)?;
         for ((name, _), column) in fields.iter().zip(&columns) {
             if column.len() as i64 != rows {
-                return Err(format!("column `{name}` has {} cells in a batch of {rows} rows", column.len()));
+                return Err(format!(
+                    "column `{name}` has {} cells in a batch of {rows} rows",
+                    column.len()
+                ));
             }
         }
         if rows > 0 && columns.is_empty() {
             return Err(format!("a batch claims {rows} rows and has no columns"));
         }
         let dictionaries = Arc::clone(&self.dictionaries);
-        self.batches.push(Batch { rows: rows as usize, columns, dictionaries });
+        self.batches.push(Batch {
+            rows: rows as usize,
+            columns,
+            dictionaries,
+        });
         Ok(())
     }
 
@@ -326,9 +441,13 @@ impl<'a> Walk<'a> {
         body: Range<usize>,
     ) -> Result<(), What> {
         let id = batch.id();
-        let values = fields.iter().find_map(|(_, layout)| dictionary_values(layout, id));
+        let values = fields
+            .iter()
+            .find_map(|(_, layout)| dictionary_values(layout, id));
         let values = values.ok_or_else(|| format!("dictionary {id} belongs to no column"))?;
-        let data = batch.data().ok_or_else(|| format!("dictionary {id} has no data"))?;
+        let data = batch
+            .data()
+            .ok_or_else(|| format!("dictionary {id} has no data"))?;
         let column = columns_of(&data, [values].into_iter(), body)?.pop();
         let column = column.ok_or_else(|| format!("dictionary {id} has no column"))?;
         if !batch.isDelta() {
@@ -339,7 +458,10 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let mut grown = (*self.dictionaries).clone();
-        grown.get_mut(&id).ok_or_else(|| format!("dictionary {id} is added to before it is given"))?.push(Arc::new(column));
+        grown
+            .get_mut(&id)
+            .ok_or_else(|| format!("dictionary {id} is added to before it is given"))?
+            .push(Arc::new(column));
         self.dictionaries = Arc::new(grown);
         Ok(())
     }
@@ -348,11 +470,17 @@ impl<'a> Walk<'a> {
 /// The layout of the values of dictionary `id`, where a column uses it.
 fn dictionary_values(layout: &Layout, id: i64) -> Option<&Layout> {
     match layout {
-        Layout::Dictionary { id: own, values, .. } if *own == id => Some(values),
+        Layout::Dictionary {
+            id: own, values, ..
+        } if *own == id => Some(values),
         Layout::Dictionary { values: inner, .. } => dictionary_values(inner, id),
         Layout::List { item, .. } | Layout::FixedList { item, .. } => dictionary_values(item, id),
-        Layout::Struct(fields) => fields.iter().find_map(|(_, layout)| dictionary_values(layout, id)),
-        Layout::Unreadable { children, .. } => children.iter().find_map(|layout| dictionary_values(layout, id)),
+        Layout::Struct(fields) => fields
+            .iter()
+            .find_map(|(_, layout)| dictionary_values(layout, id)),
+        Layout::Unreadable { children, .. } => children
+            .iter()
+            .find_map(|layout| dictionary_values(layout, id)),
         _ => None,
     }
 }
@@ -363,16 +491,24 @@ fn columns_of<'l>(
     body: Range<usize>,
 ) -> Result<Vec<Column>, What> {
     if batch.compression().is_some() {
-        return Err("the batch is compressed, which `datasets` never does and this does not read".into());
+        return Err(
+            "the batch is compressed, which `datasets` never does and this does not read".into(),
+        );
     }
     let nodes = batch.nodes().ok_or("the batch has no nodes")?;
     let buffers = batch.buffers().ok_or("the batch has no buffers")?;
     let mut parts = Parts {
-        nodes: nodes.iter().map(|node| node_of(node.length(), node.null_count())),
-        buffers: buffers.iter().map(|buffer| within(&body, buffer.offset(), buffer.length())),
+        nodes: nodes
+            .iter()
+            .map(|node| node_of(node.length(), node.null_count())),
+        buffers: buffers
+            .iter()
+            .map(|buffer| within(&body, buffer.offset(), buffer.length())),
         view_counts: batch.variadicBufferCounts().into_iter().flatten(),
     };
-    let columns = layouts.map(|layout| parts.column(layout)).collect::<Result<Vec<_>, _>>()?;
+    let columns = layouts
+        .map(|layout| parts.column(layout))
+        .collect::<Result<Vec<_>, _>>()?;
     if parts.nodes.next().is_some() || parts.buffers.next().is_some() {
         return Err("the batch has more columns than the schema".into());
     }
@@ -382,20 +518,22 @@ fn columns_of<'l>(
 fn node_of(length: i64, null_count: i64) -> Result<(usize, bool), What> {
     match usize::try_from(length) {
         Ok(cells) if (0..=length).contains(&null_count) => Ok((cells, null_count > 0)),
-        _ => Err(format!("a column claims {length} cells, {null_count} of them null")),
+        _ => Err(format!(
+            "a column claims {length} cells, {null_count} of them null"
+        )),
     }
 }
 
 fn within(body: &Range<usize>, offset: i64, length: i64) -> Result<Range<usize>, What> {
     let range = || {
         let start = body.start.checked_add(usize::try_from(offset).ok()?)?;
-        Some(start..start.checked_add(usize::try_from(length).ok()?)?).filter(|range| range.end <= body.end)
+        Some(start..start.checked_add(usize::try_from(length).ok()?)?)
+            .filter(|range| range.end <= body.end)
     };
-    range().ok_or_else(|| format!("a buffer of {length} bytes at {offset} is outside a body of {} bytes", body.len()))
-}
-
-/// Decodes a whole shard, for tests that compare it with another reader.
-#[cfg(test)]
-pub(super) fn every_value(rows: &ArrowRows) -> Result<Vec<Value>, RowsError> {
-    (0..rows.len()).map(|index| rows.row(index).map(Value::Object)).collect()
+    range().ok_or_else(|| {
+        format!(
+            "a buffer of {length} bytes at {offset} is outside a body of {} bytes",
+            body.len()
+        )
+    })
 }

@@ -23,7 +23,10 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl CsvRows {
     pub(super) fn open(path: &Path) -> Result<(Self, Vec<String>), RowsError> {
-        let source = |source| RowsError::File { path: path.to_owned(), source };
+        let source = |source| RowsError::File {
+            path: path.to_owned(),
+            source,
+        };
         let bytes = Mapped::open(path).map_err(source)?;
         let mut scan = Scan::new(path, bytes.as_ref());
         let columns = match scan.next()? {
@@ -36,7 +39,14 @@ impl CsvRows {
             rows.push((start as u64, line));
         }
         scan.finish()?;
-        Ok((Self { path: path.to_owned(), bytes, rows }, columns))
+        Ok((
+            Self {
+                path: path.to_owned(),
+                bytes,
+                rows,
+            },
+            columns,
+        ))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -47,13 +57,24 @@ impl CsvRows {
         self.bytes.as_ref()
     }
 
-    pub(super) fn row(&self, index: usize, columns: &[String]) -> Result<Map<String, Value>, RowsError> {
-        let &(start, line) = self.rows.get(index).ok_or(RowsError::NoRow { index, len: self.rows.len() })?;
+    pub(super) fn row(
+        &self,
+        index: usize,
+        columns: &[String],
+    ) -> Result<Map<String, Value>, RowsError> {
+        let &(start, line) = self.rows.get(index).ok_or(RowsError::NoRow {
+            index,
+            len: self.rows.len(),
+        })?;
         let mut scan = Scan::new(&self.path, self.bytes.as_ref());
         scan.seek(start as usize, line);
         scan.next()?;
         let cell = |at| scan.text(at, start as usize, line).map(Value::String);
-        columns.iter().enumerate().map(|(at, name)| Ok((name.clone(), cell(at)?))).collect()
+        columns
+            .iter()
+            .enumerate()
+            .map(|(at, name)| Ok((name.clone(), cell(at)?)))
+            .collect()
     }
 
     pub(super) fn place(&self, index: usize) -> String {
@@ -76,9 +97,21 @@ struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     fn new(path: &'a Path, bytes: &'a [u8]) -> Self {
-        let base = if bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        let base = if bytes.starts_with(BYTE_ORDER_MARK) {
+            BYTE_ORDER_MARK.len()
+        } else {
+            0
+        };
         let reader = reader(&bytes[base..]);
-        Self { path, bytes, base, base_line: 1, reader, record: ByteRecord::new(), last: None }
+        Self {
+            path,
+            bytes,
+            base,
+            base_line: 1,
+            reader,
+            record: ByteRecord::new(),
+            last: None,
+        }
     }
 
     fn seek(&mut self, start: usize, line: u64) {
@@ -92,7 +125,10 @@ impl<'a> Scan<'a> {
         let line = self.base_line + self.reader.position().line() - 1;
         let read = self.reader.read_byte_record(&mut self.record);
         if self.at() - start > MAX_ROW_BYTES {
-            return Err(RowsError::RowTooLarge { path: self.path.to_owned(), place: format!("line {line}") });
+            return Err(RowsError::RowTooLarge {
+                path: self.path.to_owned(),
+                place: format!("line {line}"),
+            });
         }
         match read {
             Ok(true) => {
@@ -111,9 +147,12 @@ impl<'a> Scan<'a> {
 
     /// The reader steps over blank lines before a record; its own position of the record does not count them in.
     fn began(&self, start: usize, line: u64) -> (usize, u64) {
-        let blank = self.bytes[start..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
-        let (skipped, lines) =
-            blank.fold((0, 0), |(bytes, lines), &byte| (bytes + 1, lines + u64::from(byte == b'\n')));
+        let blank = self.bytes[start..]
+            .iter()
+            .take_while(|byte| matches!(byte, b'\r' | b'\n'));
+        let (skipped, lines) = blank.fold((0, 0), |(bytes, lines), &byte| {
+            (bytes + 1, lines + u64::from(byte == b'\n'))
+        });
         (start + skipped, line + lines)
     }
 
@@ -125,7 +164,11 @@ impl<'a> Scan<'a> {
                 name = format!("Unnamed: {at}");
             }
             if names.contains(&name) {
-                return self.fault(start, line, format!("column `{name}` is named twice in the header"));
+                return self.fault(
+                    start,
+                    line,
+                    format!("column `{name}` is named twice in the header"),
+                );
             }
             names.push(name);
         }
@@ -135,7 +178,11 @@ impl<'a> Scan<'a> {
     fn check(&self, start: usize, line: u64, columns: usize) -> Result<(), RowsError> {
         if self.record.len() != columns {
             let found = self.record.len();
-            return self.fault(start, line, format!("{found} cells in a row, the header names {columns} columns"));
+            return self.fault(
+                start,
+                line,
+                format!("{found} cells in a row, the header names {columns} columns"),
+            );
         }
         (0..columns).try_for_each(|at| self.text(at, start, line).map(drop))
     }
@@ -149,24 +196,41 @@ impl<'a> Scan<'a> {
 
     /// The csv crate takes the end of the file for the end of an open quote, and would swallow the rest of a file.
     fn finish(&self) -> Result<(), RowsError> {
-        let Some(start) = self.last else { return Ok(()) };
+        let Some(start) = self.last else {
+            return Ok(());
+        };
         match open_quote(&self.bytes[start..]) {
             None => Ok(()),
             Some(at) => {
                 let offset = start + at;
-                let line = 1 + self.bytes[..offset].iter().filter(|&&byte| byte == b'\n').count() as u64;
-                self.fault(offset, line, "the quote that opens here is never closed".into())
+                let line = 1 + self.bytes[..offset]
+                    .iter()
+                    .filter(|&&byte| byte == b'\n')
+                    .count() as u64;
+                self.fault(
+                    offset,
+                    line,
+                    "the quote that opens here is never closed".into(),
+                )
             }
         }
     }
 
     fn fault<T>(&self, offset: usize, line: u64, what: String) -> Result<T, RowsError> {
-        Err(RowsError::Csv { path: self.path.to_owned(), line: line as usize, offset, what })
+        Err(RowsError::Csv {
+            path: self.path.to_owned(),
+            line: line as usize,
+            offset,
+            what,
+        })
     }
 }
 
 fn reader(bytes: &[u8]) -> csv::Reader<&[u8]> {
-    ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes)
+    ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .from_reader(bytes)
 }
 
 /// Where a quoted cell opens that does not close before the end.
@@ -176,7 +240,9 @@ fn open_quote(record: &[u8]) -> Option<usize> {
         match (open, byte) {
             // A doubled quote closes and opens again at once, which comes to the same.
             (Some(_), b'"') => open = None,
-            (None, b'"') if starts || quoted && record[at - 1] == b'"' => (open, quoted) = (Some(at), true),
+            (None, b'"') if starts || quoted && record[at - 1] == b'"' => {
+                (open, quoted) = (Some(at), true)
+            }
             _ => {}
         }
         starts = open.is_none() && matches!(byte, b',' | b'\n' | b'\r');

@@ -113,7 +113,11 @@ pub enum RowsError {
 }
 
 fn names(splits: &[String]) -> String {
-    if splits.is_empty() { "none".into() } else { splits.join(", ") }
+    if splits.is_empty() {
+        "none".into()
+    } else {
+        splits.join(", ")
+    }
 }
 
 impl RowsError {
@@ -122,7 +126,8 @@ impl RowsError {
         Some(match self {
             Self::File { .. } => "check the path and its permissions".into(),
             Self::NotADataset { .. } => {
-                "give a folder that `Dataset.save_to_disk` wrote, or a .json, .jsonl or .csv file".into()
+                "give a folder that `Dataset.save_to_disk` wrote, or a .json, .jsonl or .csv file"
+                    .into()
             }
             Self::SplitNeeded { splits, .. } => {
                 let example = splits.first().map_or("train", String::as_str);
@@ -139,9 +144,13 @@ impl RowsError {
                 "copy the file again, or save the dataset again with `Dataset.save_to_disk`".into()
             }
             Self::Json { .. } => {
-                "mend that line; the file must be one JSON array of objects, or one object per line".into()
+                "mend that line; the file must be one JSON array of objects, or one object per line"
+                    .into()
             }
-            Self::Csv { .. } => "mend that line; text with commas, quotes or line breaks goes in double quotes".into(),
+            Self::Csv { .. } => {
+                "mend that line; text with commas, quotes or line breaks goes in double quotes"
+                    .into()
+            }
             Self::RowTooLarge { .. } => "split or drop that row".into(),
             Self::NoRow { .. } => return None,
         })

@@ -33,15 +33,34 @@ pub(super) fn open(folder: &Path, split: Option<&str>) -> Result<Rows, RowsError
 fn open_dict(folder: &Path, split: Option<&str>) -> Result<Rows, RowsError> {
     let file = folder.join(DICT);
     let names = read_object(&file)?;
-    let splits: Option<Vec<String>> = names.get("splits").and_then(Value::as_array).and_then(|list| {
-        list.iter().map(|name| name.as_str().filter(|name| is_plain(name)).map(str::to_owned)).collect()
-    });
-    let state = |why: &str| RowsError::State { path: file.clone(), why: why.to_owned() };
+    let splits: Option<Vec<String>> =
+        names
+            .get("splits")
+            .and_then(Value::as_array)
+            .and_then(|list| {
+                list.iter()
+                    .map(|name| {
+                        name.as_str()
+                            .filter(|name| is_plain(name))
+                            .map(str::to_owned)
+                    })
+                    .collect()
+            });
+    let state = |why: &str| RowsError::State {
+        path: file.clone(),
+        why: why.to_owned(),
+    };
     let splits = splits.ok_or_else(|| state("`splits` is not a list of plain folder names"))?;
     let path = folder.to_owned();
     let chosen = match (split, splits.as_slice()) {
         (Some(asked), _) if splits.iter().any(|name| name == asked) => asked.to_owned(),
-        (Some(asked), _) => return Err(RowsError::NoSplit { path, asked: asked.to_owned(), splits }),
+        (Some(asked), _) => {
+            return Err(RowsError::NoSplit {
+                path,
+                asked: asked.to_owned(),
+                splits,
+            });
+        }
         (None, [only]) => only.clone(),
         (None, []) => return Err(state("`splits` is empty")),
         (None, _) => return Err(RowsError::SplitNeeded { path, splits }),
@@ -57,19 +76,28 @@ fn open_dict(folder: &Path, split: Option<&str>) -> Result<Rows, RowsError> {
 /// The data files that `state.json` names, in its order; each must be beside it.
 fn shards(folder: &Path, state: &Map<String, Value>) -> Result<Vec<PathBuf>, RowsError> {
     let file = folder.join(STATE);
-    let wrong = |why: String| RowsError::State { path: file.clone(), why };
+    let wrong = |why: String| RowsError::State {
+        path: file.clone(),
+        why,
+    };
     let listed = state.get("_data_files").and_then(Value::as_array);
     let listed = listed.ok_or_else(|| wrong("`_data_files` is not a list".into()))?;
     let mut shards = Vec::with_capacity(listed.len());
     for entry in listed {
         let name = entry.get("filename").and_then(Value::as_str);
-        let name = name.ok_or_else(|| wrong("an entry of `_data_files` has no `filename`".into()))?;
+        let name =
+            name.ok_or_else(|| wrong("an entry of `_data_files` has no `filename`".into()))?;
         if !is_plain(name) {
-            return Err(wrong(format!("data file `{name}` is not a plain file name")));
+            return Err(wrong(format!(
+                "data file `{name}` is not a plain file name"
+            )));
         }
         let shard = folder.join(name);
         if !shard.is_file() {
-            return Err(RowsError::MissingShard { state: file, file: name.to_owned() });
+            return Err(RowsError::MissingShard {
+                state: file,
+                file: name.to_owned(),
+            });
         }
         shards.push(shard);
     }
@@ -82,9 +110,15 @@ fn is_plain(name: &str) -> bool {
 }
 
 fn read_object(path: &Path) -> Result<Map<String, Value>, RowsError> {
-    let source = |source| RowsError::File { path: path.to_owned(), source };
+    let source = |source| RowsError::File {
+        path: path.to_owned(),
+        source,
+    };
     let bytes = durable::read_capped(path, MAX_STATE_BYTES).map_err(source)?;
-    let state = |why: String| RowsError::State { path: path.to_owned(), why };
+    let state = |why: String| RowsError::State {
+        path: path.to_owned(),
+        why,
+    };
     serde_json::from_slice(&bytes).map_err(|error| state(format!("not a JSON object: {error}")))
 }
 
@@ -97,5 +131,8 @@ pub(super) fn not_a_dataset(path: &Path) -> RowsError {
     } else {
         "there is nothing at that path".into()
     };
-    RowsError::NotADataset { path: path.to_owned(), why }
+    RowsError::NotADataset {
+        path: path.to_owned(),
+        why,
+    }
 }

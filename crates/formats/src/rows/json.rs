@@ -42,7 +42,10 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn fault<T>(&self, what: impl Into<String>) -> Result<T, Fault> {
-        Err(Fault { offset: self.at, what: what.into() })
+        Err(Fault {
+            offset: self.at,
+            what: what.into(),
+        })
     }
 
     /// What stands here, for a message.
@@ -83,7 +86,10 @@ impl<'a> Cursor<'a> {
             self.skip_space();
             let start = self.at;
             if self.peek() != Some(b'"') {
-                return self.fault(format!("expected a key in double quotes, found {}", self.found()));
+                return self.fault(format!(
+                    "expected a key in double quotes, found {}",
+                    self.found()
+                ));
             }
             let key = self.string()?;
             self.skip_space();
@@ -91,7 +97,10 @@ impl<'a> Cursor<'a> {
             self.skip_space();
             let value = self.value(depth + 1)?;
             if map.contains_key(&key) {
-                return Err(Fault { offset: start, what: format!("key `{key}` is given twice in one object") });
+                return Err(Fault {
+                    offset: start,
+                    what: format!("key `{key}` is given twice in one object"),
+                });
             }
             map.insert(key, value);
             self.skip_space();
@@ -127,12 +136,16 @@ impl<'a> Cursor<'a> {
             match self.bytes.get(at) {
                 None => {
                     let what = format!("the text that begins at byte {start} does not end");
-                    return Err(Fault { offset: self.bytes.len(), what });
+                    return Err(Fault {
+                        offset: self.bytes.len(),
+                        what,
+                    });
                 }
                 Some(b'"') => break,
                 Some(b'\\') => at += 2,
                 Some(&byte) if byte < 0x20 => {
-                    let what = format!("control character 0x{byte:02x} in a text, it must be escaped");
+                    let what =
+                        format!("control character 0x{byte:02x} in a text, it must be escaped");
                     return Err(Fault { offset: at, what });
                 }
                 Some(_) => at += 1,
@@ -141,22 +154,38 @@ impl<'a> Cursor<'a> {
         self.at = at + 1;
         let quoted = &self.bytes[start..=at];
         if let Err(error) = std::str::from_utf8(quoted) {
-            return Err(Fault { offset: start + error.valid_up_to(), what: "not valid UTF-8".into() });
+            return Err(Fault {
+                offset: start + error.valid_up_to(),
+                what: "not valid UTF-8".into(),
+            });
         }
-        serde_json::from_slice(quoted).map_err(|error| Fault { offset: start, what: without_place(&error) })
+        serde_json::from_slice(quoted).map_err(|error| Fault {
+            offset: start,
+            what: without_place(&error),
+        })
     }
 
     fn number(&mut self) -> Result<Value, Fault> {
         let start = self.at;
-        while matches!(self.peek(), Some(b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')) {
+        while matches!(
+            self.peek(),
+            Some(b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')
+        ) {
             self.at += 1;
         }
         let text = std::str::from_utf8(&self.bytes[start..self.at]).unwrap_or_default();
-        let wrong = |what: String| Fault { offset: start, what };
-        let number = Number::from_str(text).map_err(|_| wrong(format!("`{}` is not a number", head(text))))?;
+        let wrong = |what: String| Fault {
+            offset: start,
+            what,
+        };
+        let number = Number::from_str(text)
+            .map_err(|_| wrong(format!("`{}` is not a number", head(text))))?;
         match text.parse::<f64>() {
             Ok(value) if value.is_finite() => Ok(Value::Number(number)),
-            _ => Err(wrong(format!("number `{}` is beyond the range of f64", head(text)))),
+            _ => Err(wrong(format!(
+                "number `{}` is beyond the range of f64",
+                head(text)
+            ))),
         }
     }
 
@@ -179,7 +208,11 @@ impl<'a> Cursor<'a> {
         if self.take(byte) {
             return Ok(());
         }
-        self.fault(format!("expected `{}`, found {}", char::from(byte), self.found()))
+        self.fault(format!(
+            "expected `{}`, found {}",
+            char::from(byte),
+            self.found()
+        ))
     }
 }
 

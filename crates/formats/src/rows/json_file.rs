@@ -27,12 +27,27 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 impl JsonRows {
     /// Reads where the rows are. `lines`: the name promises one object per line.
     pub(super) fn open(path: &Path, lines: bool) -> Result<(Self, Vec<String>), RowsError> {
-        let source = |source| RowsError::File { path: path.to_owned(), source };
+        let source = |source| RowsError::File {
+            path: path.to_owned(),
+            source,
+        };
         let bytes = Mapped::open(path).map_err(source)?;
-        let mut index = Index { path, bytes: bytes.as_ref(), rows: Vec::new(), columns: Columns::default() };
+        let mut index = Index {
+            path,
+            bytes: bytes.as_ref(),
+            rows: Vec::new(),
+            columns: Columns::default(),
+        };
         index.read(lines)?;
         let (rows, columns) = (index.rows, index.columns.names);
-        Ok((Self { path: path.to_owned(), bytes, rows }, columns))
+        Ok((
+            Self {
+                path: path.to_owned(),
+                bytes,
+                rows,
+            },
+            columns,
+        ))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -43,15 +58,24 @@ impl JsonRows {
         self.bytes.as_ref()
     }
 
-    pub(super) fn row(&self, index: usize, columns: &[String]) -> Result<Map<String, Value>, RowsError> {
-        let &(start, length) =
-            self.rows.get(index).ok_or(RowsError::NoRow { index, len: self.rows.len() })?;
+    pub(super) fn row(
+        &self,
+        index: usize,
+        columns: &[String],
+    ) -> Result<Map<String, Value>, RowsError> {
+        let &(start, length) = self.rows.get(index).ok_or(RowsError::NoRow {
+            index,
+            len: self.rows.len(),
+        })?;
         let (start, bytes) = (start as usize, self.bytes.as_ref());
         let end = start.saturating_add(length as usize).min(bytes.len());
         let mut read = Cursor::new(&bytes[..end], start)
             .object(0)
             .map_err(|fault| placed(&self.path, bytes, fault))?;
-        Ok(columns.iter().map(|name| (name.clone(), read.remove(name).unwrap_or_default())).collect())
+        Ok(columns
+            .iter()
+            .map(|name| (name.clone(), read.remove(name).unwrap_or_default()))
+            .collect())
     }
 
     /// Where row `index` is, for a message.
@@ -65,13 +89,23 @@ impl JsonRows {
 fn line_of(bytes: &[u8], offset: usize) -> (usize, usize) {
     let before = &bytes[..offset.min(bytes.len())];
     let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
-    let column = 1 + before.iter().rev().take_while(|&&byte| byte != b'\n').count();
+    let column = 1 + before
+        .iter()
+        .rev()
+        .take_while(|&&byte| byte != b'\n')
+        .count();
     (line, column)
 }
 
 fn placed(path: &Path, bytes: &[u8], fault: Fault) -> RowsError {
     let (line, column) = line_of(bytes, fault.offset);
-    RowsError::Json { path: path.to_owned(), line, column, offset: fault.offset, what: fault.what }
+    RowsError::Json {
+        path: path.to_owned(),
+        line,
+        column,
+        offset: fault.offset,
+        what: fault.what,
+    }
 }
 
 /// The names of all columns in the order in which they first appear, and the kind that each holds.
@@ -92,7 +126,9 @@ impl Columns {
                 }
                 Some(known) => match (*known, kind) {
                     (Some(before), Some(now)) if before != now => {
-                        return Err(format!("column `{name}` is {now} here and {before} in earlier rows"));
+                        return Err(format!(
+                            "column `{name}` is {now} here and {before} in earlier rows"
+                        ));
                     }
                     (None, Some(_)) => *known = kind,
                     _ => {}
@@ -123,14 +159,24 @@ struct Index<'a> {
 
 impl Index<'_> {
     fn read(&mut self, lines: bool) -> Result<(), RowsError> {
-        let start = if self.bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        let start = if self.bytes.starts_with(BYTE_ORDER_MARK) {
+            BYTE_ORDER_MARK.len()
+        } else {
+            0
+        };
         let mut cursor = Cursor::new(self.bytes, start);
         cursor.skip_space();
         match cursor.peek() {
             Some(b'[') if !lines => self.array(cursor.at),
             Some(b'{') | None => self.lines(cursor.at),
-            _ if lines => self.fault(cursor.at, format!("expected an object, found {}", cursor.found())),
-            _ => self.fault(cursor.at, format!("expected an array of objects, found {}", cursor.found())),
+            _ if lines => self.fault(
+                cursor.at,
+                format!("expected an object, found {}", cursor.found()),
+            ),
+            _ => self.fault(
+                cursor.at,
+                format!("expected an array of objects, found {}", cursor.found()),
+            ),
         }
     }
 
@@ -148,16 +194,26 @@ impl Index<'_> {
             cursor.skip_space();
             ended = cursor.take(b']');
             if !ended && !cursor.take(b',') {
-                return self.fault(cursor.at, match cursor.peek() {
-                    None => format!("the array breaks off after row {}", self.rows.len()),
-                    _ => format!("expected `,` or `]` after row {}, found {}", self.rows.len(), cursor.found()),
-                });
+                return self.fault(
+                    cursor.at,
+                    match cursor.peek() {
+                        None => format!("the array breaks off after row {}", self.rows.len()),
+                        _ => format!(
+                            "expected `,` or `]` after row {}, found {}",
+                            self.rows.len(),
+                            cursor.found()
+                        ),
+                    },
+                );
             }
         }
         cursor.skip_space();
         match cursor.peek() {
             None => Ok(()),
-            Some(_) => self.fault(cursor.at, format!("expected nothing after the array, found {}", cursor.found())),
+            Some(_) => self.fault(
+                cursor.at,
+                format!("expected nothing after the array, found {}", cursor.found()),
+            ),
         }
     }
 
@@ -169,7 +225,10 @@ impl Index<'_> {
             let mut rest = Cursor::new(&self.bytes[..end], after);
             rest.skip_space();
             if rest.peek().is_some() {
-                return self.fault(rest.at, format!("expected one object per line, then found {}", rest.found()));
+                return self.fault(
+                    rest.at,
+                    format!("expected one object per line, then found {}", rest.found()),
+                );
             }
             cursor.at = end;
             cursor.skip_space();
@@ -178,8 +237,13 @@ impl Index<'_> {
     }
 
     fn end_of_line(&self, start: usize) -> Result<usize, RowsError> {
-        let window = start.saturating_add(MAX_ROW_BYTES + 1).min(self.bytes.len());
-        match self.bytes[start..window].iter().position(|&byte| byte == b'\n') {
+        let window = start
+            .saturating_add(MAX_ROW_BYTES + 1)
+            .min(self.bytes.len());
+        match self.bytes[start..window]
+            .iter()
+            .position(|&byte| byte == b'\n')
+        {
             Some(length) => Ok(start + length),
             None if window == self.bytes.len() => Ok(window),
             None => Err(self.too_large(start)),
@@ -188,7 +252,10 @@ impl Index<'_> {
 
     fn too_large(&self, start: usize) -> RowsError {
         let place = format!("line {}", line_of(self.bytes, start).0);
-        RowsError::RowTooLarge { path: self.path.to_owned(), place }
+        RowsError::RowTooLarge {
+            path: self.path.to_owned(),
+            place,
+        }
     }
 
     /// Reads the row that starts at `start` and ends before `limit`; returns where it ends.
@@ -196,7 +263,14 @@ impl Index<'_> {
         let cap = start.saturating_add(MAX_ROW_BYTES).min(limit);
         let mut cursor = Cursor::new(&self.bytes[..cap], start);
         if cursor.peek() != Some(b'{') {
-            return self.fault(start, format!("expected an object as row {}, found {}", self.rows.len(), cursor.found()));
+            return self.fault(
+                start,
+                format!(
+                    "expected an object as row {}, found {}",
+                    self.rows.len(),
+                    cursor.found()
+                ),
+            );
         }
         let row = match cursor.object(0) {
             Ok(row) => row,
@@ -215,7 +289,11 @@ impl Index<'_> {
         if limit < self.bytes.len() && fault.offset >= limit {
             fault.what = format!("the object that starts at byte {start} does not end on its line");
         } else if fault.offset >= self.bytes.len() {
-            fault.what = format!("the file breaks off inside row {}: {}", self.rows.len(), fault.what);
+            fault.what = format!(
+                "the file breaks off inside row {}: {}",
+                self.rows.len(),
+                fault.what
+            );
         }
         placed(self.path, self.bytes, fault)
     }
