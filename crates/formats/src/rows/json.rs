@@ -219,10 +219,13 @@ impl<'a> Cursor<'a> {
 /// serde_json's own line and column would count from the start of the one string it was given.
 fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    match text.rfind(" at line ") {
-        Some(cut) => text[..cut].to_owned(),
-        None => text,
+    let what = text
+        .rfind(" at line ")
+        .map_or(text.as_str(), |cut| &text[..cut]);
+    if what.contains("hex escape") {
+        return "a `\\u` escape that is cut or half of a surrogate pair".into();
     }
+    what.to_owned()
 }
 
 fn head(text: &str) -> &str {

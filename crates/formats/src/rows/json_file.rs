@@ -262,15 +262,21 @@ impl Index<'_> {
     fn row(&mut self, start: usize, limit: usize) -> Result<usize, RowsError> {
         let cap = start.saturating_add(MAX_ROW_BYTES).min(limit);
         let mut cursor = Cursor::new(&self.bytes[..cap], start);
-        if cursor.peek() != Some(b'{') {
-            return self.fault(
-                start,
-                format!(
-                    "expected an object as row {}, found {}",
-                    self.rows.len(),
-                    cursor.found()
-                ),
-            );
+        match cursor.peek() {
+            Some(b'{') => {}
+            Some(b']') => {
+                return self.fault(
+                    start,
+                    "a comma before `]`, where a further row should be".into(),
+                );
+            }
+            _ => {
+                let (row, found) = (self.rows.len(), cursor.found());
+                return self.fault(
+                    start,
+                    format!("expected an object as row {row}, found {found}"),
+                );
+            }
         }
         let row = match cursor.object(0) {
             Ok(row) => row,

@@ -1,5 +1,8 @@
-#![allow(clippy::disallowed_methods, reason = "tests make their files themselves")]
-#![allow(dead_code)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "tests make their own files and say why they skip"
+)]
 
 use std::path::{Path, PathBuf};
 
@@ -76,4 +79,96 @@ fn real_arrow_folders_give_their_rows() {
                 .unwrap_or_else(|error| panic!("{folder}: {error}"));
         }
     }
+}
+
+#[test]
+fn json_array_and_lines_give_the_same_rows() {
+    let want = vec![
+        json!({"a": "x\u{0}", "b": null}),
+        json!({"a": "é😀", "b": [1, 2.5]}),
+    ];
+    let array =
+        "\u{feff}[ {\"a\": \"x\\u0000\"},\r\n {\"a\": \"é\\ud83d\\ude00\", \"b\": [1, 2.5]} ]\r\n";
+    let lines =
+        "\u{feff}{\"a\": \"x\\u0000\"}\r\n\r\n{\"a\": \"é\\ud83d\\ude00\", \"b\": [1, 2.5]}";
+    assert_eq!(open("rows.json", array), Ok(want.clone()));
+    assert_eq!(open("rows.jsonl", lines), Ok(want.clone()));
+    assert_eq!(open("rows.json", lines), Ok(want));
+}
+
+/// One line per input: its head, and what was said of it.
+fn said(cases: &[(&str, &[u8])]) -> String {
+    let line = |(name, bytes): &(&str, &[u8])| {
+        let head: String = String::from_utf8_lossy(bytes).chars().take(40).collect();
+        match open(name, bytes) {
+            Ok(rows) => format!("{head:?}\n    {} rows\n", rows.len()),
+            Err(message) => format!("{head:?}\n    {message}\n"),
+        }
+    };
+    cases.iter().map(line).collect()
+}
+
+#[test]
+fn broken_json_is_refused_with_its_line() {
+    let long = format!("{{\"a\": \"{}\"}}", "x".repeat(super::MAX_ROW_BYTES));
+    let array = format!("[{long}]");
+    let deep = format!("[{{\"a\": {}1{}}}]", "[".repeat(70), "]".repeat(70));
+    let deepest = format!("[{{\"a\": {}", "[".repeat(100_000));
+    let cases: &[(&str, &[u8])] = &[
+        ("a.json", b""),
+        ("a.json", b"[\n{\"a\": \"x\"},\n]"),
+        ("a.json", b"[{\"a\": 1},\n{\"a\": "),
+        ("a.json", b"[{\"a\": \"x"),
+        ("a.json", b"[{\"a\": 1}"),
+        ("a.json", b"[{\"a\": 1} {"),
+        ("a.json", b"[{\"a\": 1, \"a\": 2}]"),
+        ("a.json", b"[{\"a\": \"\\ud800\"}]"),
+        ("a.json", b"[{\"a\": 1e400}]"),
+        ("a.json", b"[{\"a\": 01}]"),
+        ("a.json", b"[{\"a\": NaN}]"),
+        ("a.json", b"[{\"a\": \"\0\"}]"),
+        ("a.json", b"[\n{\"a\": \"\xe4\xb8\"}]"),
+        ("a.json", deep.as_bytes()),
+        ("a.json", deepest.as_bytes()),
+        ("a.json", b"[{\"a\": 1}, {\"a\": \"x\"}]"),
+        ("a.json", b"[{\"a\": 1}, 7]"),
+        ("a.json", b"[] x"),
+        ("a.json", b"\"x\""),
+        ("a.json", b"{\n \"a\": 1\n}"),
+        ("a.jsonl", b"{\"a\": 1}\n[2]"),
+        ("a.jsonl", b"[{\"a\": 1}]"),
+        ("a.jsonl", b"{\"a\": 1} {\"a\": 2}"),
+        ("a.jsonl", long.as_bytes()),
+        ("a.json", array.as_bytes()),
+        ("a.parquet", b"PAR1"),
+        ("a.arrow", b""),
+        ("a.arrow", b"version https://git-lfs.github.com/spec/v1\n"),
+    ];
+    insta::assert_snapshot!(said(cases));
+}
+
+#[test]
+fn csv_cells_are_text_as_written() {
+    let text = "\u{feff}a,,b\r\n\r\n007,\"x, \"\"y\"\"\",\r\n\n\"two\nlines\",NA,é\r\n";
+    let want = vec![
+        json!({"a": "007", "Unnamed: 1": "x, \"y\"", "b": ""}),
+        json!({"a": "two\nlines", "Unnamed: 1": "NA", "b": "é"}),
+    ];
+    assert_eq!(open("rows.csv", text), Ok(want));
+    assert_eq!(
+        open("rows.csv", "a\nit \"is\" 5\" long"),
+        Ok(vec![json!({"a": "it \"is\" 5\" long"})])
+    );
+}
+
+#[test]
+fn broken_csv_is_refused_with_its_line() {
+    insta::assert_snapshot!(said(&[
+        ("a.csv", b""),
+        ("a.csv", b"a,b\n1,2\n\n1,2,3\n"),
+        ("a.csv", b"a,b\n1\n"),
+        ("a.csv", b"a,a\n1,2\n"),
+        ("a.csv", b"a,b\n1,2\n3,\"open\n5,6\n"),
+        ("a.csv", b"a\n\xff\n"),
+    ]));
 }
