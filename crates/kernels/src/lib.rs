@@ -3,11 +3,21 @@
 //! Knows numbers and rectangles, not transformers. With the mapped files, this is the only place
 //! with `unsafe`: a kernel is an `unsafe fn` behind a door that checks lengths.
 
+pub mod activation;
+pub mod attention;
 mod context;
+pub mod elementwise;
+pub mod embedding;
 pub mod gemm;
 mod isa;
+pub mod loss;
+pub mod norm;
+pub mod optim;
+pub mod rope;
+mod share;
 mod stored;
 mod threads;
+mod vector;
 
 pub use context::Context;
 pub use gemm::{Mat, MatMut, Peak, Precision, Product, gemm, gemm_tn, peak};

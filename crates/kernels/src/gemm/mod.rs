@@ -17,7 +17,7 @@
 //! one panel of the matrix (some 50 columns of y, one block of k) into its thread's buffer and
 //! runs all rows over it; the matrix is read once, and nothing is allocated after the first calls.
 
-mod arena;
+pub(crate) mod arena;
 mod driver;
 mod kernel;
 mod mat;

@@ -1,0 +1,354 @@
+//! The gradient of one key and value head, over all segments that share its keys.
+
+use super::forward::{IOTA, Seen};
+use super::pack::{straight, transposed, with_scratch};
+use super::tile::{Left, ROWS, Right, product};
+use super::{Segment, Shape};
+use crate::Mat;
+use crate::share::SharedMat;
+use crate::vector::{Kernel, LANES, Vector, exp};
+use std::ops::Range;
+
+/// Query rows whose scores are made together.
+const BLOCK: usize = 64;
+
+/// Segments that see each other's keys (a prefix first, those behind it after), and one kv head.
+pub(super) struct Family<'a> {
+    pub(super) shape: &'a Shape<'a>,
+    pub(super) kv: usize,
+    pub(super) segments: &'a [Segment],
+    pub(super) qkv: Mat<'a>,
+    pub(super) out: Mat<'a>,
+    pub(super) lse: &'a [f32],
+    pub(super) dout: Mat<'a>,
+    pub(super) dqkv: SharedMat<'a>,
+}
+
+/// One segment's keys and values, packed, and the gradients that gather there.
+struct Packed<'s> {
+    /// Keys, a multiple of sixteen.
+    padded: usize,
+    keys: &'s [f32],
+    keys_transposed: &'s [f32],
+    values_transposed: &'s [f32],
+    dkeys: &'s mut [f32],
+    dvalues: &'s mut [f32],
+}
+
+/// What a block of queries works in.
+struct Block<'s> {
+    queries: &'s mut [f32],
+    douts: &'s mut [f32],
+    dqueries: &'s mut [f32],
+    weights: &'s mut [f32],
+    dweights: &'s mut [f32],
+}
+
+impl Kernel for Family<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let size = self.shape.head_dim;
+        let width = size.next_multiple_of(LANES);
+        let most = |s: &Segment| (s.len + s.prefix_len()).next_multiple_of(LANES);
+        let padded = self.segments.iter().map(most).max().unwrap_or(0);
+        let rows = padded * width;
+        let (block, square) = (BLOCK * width, BLOCK * padded);
+        let sizes = [
+            rows,
+            size * padded,
+            size * padded,
+            rows,
+            rows,
+            block,
+            block,
+            block,
+            square,
+            square,
+        ];
+        with_scratch(sizes, |[k, kt, vt, dk, dv, q, d, dq, p, ds]| {
+            let mut block = Block {
+                queries: q,
+                douts: d,
+                dqueries: dq,
+                weights: p,
+                dweights: ds,
+            };
+            dk.fill(0.0);
+            dv.fill(0.0);
+            for segment in self.segments {
+                self.pack(v, segment, [&mut *k, &mut *kt, &mut *vt]);
+                let mut packed = Packed {
+                    padded: most(segment),
+                    keys: k,
+                    keys_transposed: kt,
+                    values_transposed: vt,
+                    dkeys: dk,
+                    dvalues: dv,
+                };
+                self.segment(v, segment, &mut packed, &mut block);
+            }
+            self.write_own(&self.segments[0], 0, dk, dv);
+        });
+    }
+}
+
+impl Family<'_> {
+    #[inline(always)]
+    fn pack<V: Vector>(&self, v: V, segment: &Segment, [k, kt, vt]: [&mut [f32]; 3]) {
+        let shape = self.shape;
+        let width = shape.head_dim.next_multiple_of(LANES);
+        let rows = segment.key_rows();
+        let padded = (rows[0].len() + rows[1].len()).next_multiple_of(LANES);
+        let key = shape.columns(shape.key, self.kv);
+        let value = shape.columns(shape.value, self.kv);
+        straight(
+            v,
+            self.qkv,
+            rows.clone(),
+            key.clone(),
+            1.0,
+            k,
+            width,
+            padded,
+        );
+        transposed(v, self.qkv, rows.clone(), key, kt, padded);
+        transposed(v, self.qkv, rows, value, vt, padded);
+    }
+
+    /// Adds the segment's part to the gradients of its keys and values, writes those of its queries and
+    /// (behind a prefix, whose own part stays until the end) its own keys and values.
+    #[inline(always)]
+    fn segment<V: Vector>(
+        &self,
+        v: V,
+        segment: &Segment,
+        packed: &mut Packed<'_>,
+        block: &mut Block<'_>,
+    ) {
+        let group = self.shape.heads / self.shape.kv_heads;
+        for head in self.kv * group..(self.kv + 1) * group {
+            let end = segment.start + segment.len;
+            for first in (segment.start..end).step_by(BLOCK) {
+                let rows = first..(first + BLOCK).min(end);
+                self.block(v, segment, head, rows, packed, block);
+            }
+        }
+        if segment.prefix.is_some() {
+            let first = segment.prefix_len();
+            self.write_own(segment, first, packed.dkeys, packed.dvalues);
+            let width = self.shape.head_dim.next_multiple_of(LANES);
+            packed.dkeys[first * width..].fill(0.0);
+            packed.dvalues[first * width..].fill(0.0);
+        }
+    }
+
+    #[inline(always)]
+    fn block<V: Vector>(
+        &self,
+        v: V,
+        segment: &Segment,
+        head: usize,
+        rows: Range<usize>,
+        packed: &mut Packed<'_>,
+        block: &mut Block<'_>,
+    ) {
+        let shape = self.shape;
+        let size = shape.head_dim;
+        let width = size.next_multiple_of(LANES);
+        let count = rows.len().next_multiple_of(ROWS);
+        let position = segment.prefix_len() + rows.start - segment.start;
+        let seen = Seen::new(shape, position, rows.len(), packed.padded);
+        let (span, stride) = (seen.span, packed.padded);
+        let both = || [rows.clone(), 0..0];
+        let outs = head * size..(head + 1) * size;
+        let query = shape.columns(shape.query, head);
+        straight(
+            v,
+            self.qkv,
+            both(),
+            query.clone(),
+            1.0,
+            block.queries,
+            width,
+            count,
+        );
+        straight(v, self.dout, both(), outs, 1.0, block.douts, width, count);
+
+        let row_major = |data| Left {
+            data,
+            row: width,
+            column: 1,
+        };
+        let keys = Right {
+            data: &packed.keys_transposed[seen.first..],
+            stride,
+        };
+        let scores = [count, span, size];
+        product(
+            v,
+            scores,
+            row_major(block.queries),
+            keys,
+            block.weights,
+            span,
+            false,
+        );
+        let values = Right {
+            data: &packed.values_transposed[seen.first..],
+            stride,
+        };
+        product(
+            v,
+            scores,
+            row_major(block.douts),
+            values,
+            block.dweights,
+            span,
+            false,
+        );
+        for i in 0..rows.len() {
+            self.row(v, head, rows.start + i, i, &seen, block);
+        }
+        block.weights[rows.len() * span..count * span].fill(0.0);
+        block.dweights[rows.len() * span..count * span].fill(0.0);
+
+        gather(v, [span, width, count], seen.first * width, packed, block);
+        for (i, row) in rows.enumerate() {
+            // SAFETY: each task has its own rows and heads.
+            let to = unsafe { self.dqkv.part(row, query.clone()) };
+            to.copy_from_slice(&block.dqueries[i * width..][..size]);
+        }
+    }
+
+    /// Scores to weights `p = exp(s - lse)`, and their gradients to `p·(dp - dout·out)·scale`.
+    #[inline(always)]
+    fn row<V: Vector>(
+        &self,
+        v: V,
+        head: usize,
+        token: usize,
+        i: usize,
+        seen: &Seen,
+        block: &mut Block<'_>,
+    ) {
+        let shape = self.shape;
+        let size = shape.head_dim;
+        let outs = head * size..(head + 1) * size;
+        let delta = dot(
+            v,
+            &self.out.row(token)[outs.clone()],
+            &self.dout.row(token)[outs],
+        );
+        let (delta, scale) = (v.splat(delta), v.splat(shape.scale));
+        let slope = v.splat(shape.slope(head));
+        let lse = v.splat(self.lse[token * shape.heads + head]);
+        let weights = &mut block.weights[i * seen.span..][..seen.span];
+        let dweights = &mut block.dweights[i * seen.span..][..seen.span];
+        let visible = seen.visible(shape, i);
+        let (p_lanes, _) = weights.as_chunks_mut::<LANES>();
+        let (d_lanes, _) = dweights.as_chunks_mut::<LANES>();
+        for (j, (p, d)) in p_lanes.iter_mut().zip(d_lanes).enumerate() {
+            let from_own = (j * LANES) as f32 - seen.distance(i);
+            let distance = v.add(v.load(&IOTA), v.splat(from_own));
+            let score = v.fma(slope, distance, v.mul(v.load(p), scale));
+            let weight = exp(v, v.sub(score, lse));
+            let change = v.mul(v.mul(weight, v.sub(v.load(d), delta)), scale);
+            v.store(weight, p);
+            v.store(change, d);
+        }
+        for part in [weights, dweights] {
+            part[..visible.start].fill(0.0);
+            part[visible.end..].fill(0.0);
+        }
+    }
+
+    /// Writes the gradients of the segment's own keys and values, which start at row `first`.
+    #[inline(always)]
+    fn write_own(&self, segment: &Segment, first: usize, dkeys: &[f32], dvalues: &[f32]) {
+        let shape = self.shape;
+        let width = shape.head_dim.next_multiple_of(LANES);
+        for (layout, from) in [(shape.key, dkeys), (shape.value, dvalues)] {
+            for i in 0..segment.len {
+                let columns = shape.columns(layout, self.kv);
+                // SAFETY: each task has its own rows and heads.
+                let to = unsafe { self.dqkv.part(segment.start + i, columns) };
+                to.copy_from_slice(&from[(first + i) * width..][..shape.head_dim]);
+            }
+        }
+    }
+}
+
+/// The block's gradients: `dv += pᵀ·dout`, `dk += dsᵀ·q`, `dq = ds·k`.
+///
+/// * `size`: keys looked at, width of a row, query rows; `from`: where the first of the keys starts.
+#[inline(always)]
+fn gather<V: Vector>(
+    v: V,
+    size: [usize; 3],
+    from: usize,
+    packed: &mut Packed<'_>,
+    block: &mut Block<'_>,
+) {
+    let [span, width, count] = size;
+    let wide = |data| Right {
+        data,
+        stride: width,
+    };
+    let turned = |data| Left {
+        data,
+        row: 1,
+        column: span,
+    };
+    let gathered = size;
+    let dvalues = &mut packed.dvalues[from..];
+    product(
+        v,
+        gathered,
+        turned(block.weights),
+        wide(block.douts),
+        dvalues,
+        width,
+        true,
+    );
+    let dkeys = &mut packed.dkeys[from..];
+    product(
+        v,
+        gathered,
+        turned(block.dweights),
+        wide(block.queries),
+        dkeys,
+        width,
+        true,
+    );
+    let left = Left {
+        data: block.dweights,
+        row: span,
+        column: 1,
+    };
+    let keys = wide(&packed.keys[from..]);
+    product(
+        v,
+        [count, width, span],
+        left,
+        keys,
+        block.dqueries,
+        width,
+        false,
+    );
+}
+
+#[inline(always)]
+pub(super) fn dot<V: Vector>(v: V, a: &[f32], b: &[f32]) -> f32 {
+    let (a, a_tail) = a.as_chunks::<LANES>();
+    let (b, b_tail) = b.as_chunks::<LANES>();
+    let mut sum = v.zero();
+    for (a, b) in a.iter().zip(b) {
+        sum = v.fma(v.load(a), v.load(b), sum);
+    }
+    if !a_tail.is_empty() {
+        sum = v.fma(v.load_part(a_tail, 0.0), v.load_part(b_tail, 0.0), sum);
+    }
+    v.sum(sum)
+}

@@ -1,0 +1,242 @@
+//! Against the definition in f64, and the same bits for every instruction set and number of threads. The
+//! gradients are held against the reference backend in `engine`.
+
+use super::*;
+use crate::Isa;
+use crate::elementwise::uniform;
+use proptest::prelude::*;
+
+fn random(len: usize, key: u64) -> Vec<f32> {
+    (0..len)
+        .map(|i| 3.0 * uniform(key, i as u64) - 1.5)
+        .collect()
+}
+
+fn shape(heads: usize, kv_heads: usize, head_dim: usize, slopes: Option<&[f32]>) -> Shape<'_> {
+    let at = |head: usize| Layout {
+        offset: head * head_dim + 1,
+        stride: head_dim,
+    };
+    Shape {
+        heads,
+        kv_heads,
+        head_dim,
+        scale: 0.3,
+        query: at(0),
+        key: at(heads),
+        value: at(heads + kv_heads),
+        alibi_slopes: slopes,
+        sliding_window: None,
+    }
+}
+
+fn own(start: usize, len: usize) -> Segment {
+    Segment {
+        start,
+        len,
+        prefix: None,
+    }
+}
+
+struct Results {
+    out: Vec<f32>,
+    lse: Vec<f32>,
+    dqkv: Vec<f32>,
+}
+
+fn both(context: &Context, shape: &Shape<'_>, segments: &[Segment], tokens: usize) -> Results {
+    let width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim + 2;
+    let qkv = random(tokens * width, 1);
+    let qkv = Mat::dense(&qkv, tokens, width);
+    let outs = shape.heads * shape.head_dim;
+    let mut out = vec![9.0; tokens * outs];
+    let mut lse = vec![9.0; tokens * shape.heads];
+    forward(
+        context,
+        shape,
+        qkv,
+        segments,
+        MatMut::dense(&mut out, tokens, outs),
+        &mut lse,
+    );
+    let dout = random(tokens * outs, 2);
+    let mut dqkv = vec![9.0; tokens * width];
+    backward(
+        context,
+        shape,
+        qkv,
+        segments,
+        Mat::dense(&out, tokens, outs),
+        &lse,
+        Mat::dense(&dout, tokens, outs),
+        MatMut::dense(&mut dqkv, tokens, width),
+    );
+    Results { out, lse, dqkv }
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn every_instruction_set_and_thread_count_gives_the_same_bits(
+        lens in prop::collection::vec(1usize..80, 1..5),
+        kv_heads in 1usize..3,
+        group in 1usize..3,
+        head_dim in 1usize..40,
+        alibi: bool,
+        window in prop::option::of(1usize..50),
+        share: bool,
+    ) {
+        let slopes: Vec<f32> = (0..4).map(|h| 0.5 / (h + 1) as f32).collect();
+        let heads = kv_heads * group;
+        let shape = Shape {
+            sliding_window: window,
+            ..shape(heads, kv_heads, head_dim, alibi.then_some(&slopes[..heads]))
+        };
+        let mut segments = Vec::new();
+        let mut start = 0;
+        for len in &lens {
+            let prefix = (share && start > 0).then_some((0, lens[0]));
+            segments.push(Segment { start, len: *len, prefix });
+            start += len;
+        }
+        let want = both(&Context::new(Some(1), Some(Isa::Scalar)), &shape, &segments, start);
+        prop_assert!(want.out.iter().chain(&want.lse).all(|x| x.is_finite() && *x != 9.0));
+        for isa in Isa::available() {
+            let got = both(&Context::new(Some(3), Some(isa)), &shape, &segments, start);
+            prop_assert_eq!(bits(&got.out), bits(&want.out), "{:?}", isa);
+            prop_assert_eq!(bits(&got.lse), bits(&want.lse), "{:?}", isa);
+            prop_assert_eq!(bits(&got.dqkv), bits(&want.dqkv), "{:?}", isa);
+        }
+    }
+}
+
+#[test]
+fn one_head_is_the_softmax_of_its_scores() {
+    let slopes = [0.4];
+    let shape = shape(1, 1, 5, Some(&slopes));
+    let (tokens, width) = (11, 17);
+    let qkv = random(tokens * width, 1);
+    let results = both(
+        &Context::new(Some(1), None),
+        &shape,
+        &[own(0, tokens)],
+        tokens,
+    );
+    for t in 0..tokens {
+        let at =
+            |token: usize, kind: usize, e: usize| f64::from(qkv[token * width + 1 + kind * 5 + e]);
+        let score = |k: usize| {
+            let dot: f64 = (0..5).map(|e| at(t, 0, e) * at(k, 1, e)).sum();
+            dot * f64::from(0.3f32) - f64::from(0.4f32) * (t - k) as f64
+        };
+        let total: f64 = (0..=t).map(|k| score(k).exp()).sum();
+        assert!((f64::from(results.lse[t]) - total.ln()).abs() < 1e-6);
+        for e in 0..5 {
+            let want: f64 = (0..=t).map(|k| score(k).exp() * at(k, 2, e)).sum::<f64>() / total;
+            assert!(
+                (f64::from(results.out[t * 5 + e]) - want).abs() < 1e-6,
+                "{t} {e}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_shared_prefix_gives_the_bits_of_rows_that_repeat_it() {
+    let shape = shape(2, 1, 24, None);
+    let context = Context::new(Some(2), None);
+    let width = 4 * 24 + 2;
+    let prefix = Some((0, 21));
+    let shared = [
+        own(0, 21),
+        Segment {
+            start: 21,
+            len: 13,
+            prefix,
+        },
+        Segment {
+            start: 34,
+            len: 9,
+            prefix,
+        },
+    ];
+    let results = both(&context, &shape, &shared, 43);
+    let qkv = random(43 * width, 1);
+    let repeated: Vec<f32> = [0..34, 0..21, 34..43]
+        .into_iter()
+        .flat_map(|rows| qkv[rows.start * width..rows.end * width].to_vec())
+        .collect();
+    let mut out = vec![0.0; 64 * 48];
+    let mut lse = vec![0.0; 64 * 2];
+    let mat = Mat::dense(&repeated, 64, width);
+    forward(
+        &context,
+        &shape,
+        mat,
+        &[own(0, 34), own(34, 30)],
+        MatMut::dense(&mut out, 64, 48),
+        &mut lse,
+    );
+    // Blocks of queries start elsewhere, which changes no query's own order of sums.
+    for (shared, apart) in (0..34).zip(0..34).chain((34..43).zip(55..64)) {
+        for c in 0..48 {
+            let (a, b) = (results.out[shared * 48 + c], out[apart * 48 + c]);
+            assert!((a - b).abs() <= 1e-6, "token {shared}: {a} {b}");
+        }
+    }
+}
+
+#[test]
+fn decoding_over_the_cache_gives_what_the_whole_row_gives() {
+    let slopes = [0.4, 0.3, 0.2, 0.1];
+    let shape = Shape {
+        sliding_window: Some(19),
+        ..shape(4, 2, 20, Some(&slopes))
+    };
+    let (tokens, width) = (40, 8 * 20 + 2);
+    let qkv = random(tokens * width, 1);
+    let whole = both(
+        &Context::new(Some(1), None),
+        &shape,
+        &[own(0, tokens)],
+        tokens,
+    );
+    for isa in Isa::available() {
+        let context = Context::new(Some(2), Some(isa));
+        let (mut keys, mut values) = (vec![0.0; 50 * 40], vec![0.0; 50 * 40]);
+        let mut past = 0;
+        for new in [17, 1, 1, 3, 9, 1, 8] {
+            let mut out = vec![0.0; new * 80];
+            let rows = Mat::dense(&qkv[past * width..(past + new) * width], new, width);
+            let to = MatMut::dense(&mut out, new, 80);
+            cached(&context, &shape, rows, &mut keys, &mut values, past, to);
+            for (got, want) in out.iter().zip(&whole.out[past * 80..]) {
+                assert!(
+                    (got - want).abs() <= 2e-6,
+                    "{isa:?} past {past}: {got} {want}"
+                );
+            }
+            past += new;
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "is not a segment")]
+fn a_prefix_that_is_no_segment_is_refused() {
+    let stray = Segment {
+        start: 8,
+        len: 4,
+        prefix: Some((0, 3)),
+    };
+    both(
+        &Context::new(Some(1), None),
+        &shape(1, 1, 4, None),
+        &[own(0, 4), stray],
+        12,
+    );
+}

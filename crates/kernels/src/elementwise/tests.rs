@@ -1,0 +1,92 @@
+use super::*;
+use crate::Isa;
+use proptest::prelude::*;
+
+fn contexts() -> Vec<Context> {
+    Isa::available()
+        .into_iter()
+        .flat_map(|isa| [1, 3].map(|threads| Context::new(Some(threads), Some(isa))))
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn sums_and_copies_have_the_same_bits_everywhere(
+        x in prop::collection::vec(-1e3f32..1e3, 1..300),
+        cols in 1usize..37,
+    ) {
+        let rows = x.len() / cols;
+        let x = &x[..rows * cols];
+        let x_mat = Mat::dense(x, rows, cols);
+        for context in contexts() {
+            let mut sums = vec![0.25; cols];
+            add_column_sums(&context, x_mat, &mut sums);
+            let mut twice = x.to_vec();
+            copy(&context, x_mat, MatMut::dense(&mut twice, rows, cols), true);
+            for c in 0..cols {
+                let want = (0..rows).fold(0.25f32, |sum, r| sum + x[r * cols + c]);
+                prop_assert_eq!(sums[c].to_bits(), want.to_bits());
+            }
+            prop_assert!(x.iter().zip(&twice).all(|(x, y)| *y == x + x));
+            let squares = sum_of_squares(&context, x);
+            let first = sum_of_squares(&contexts()[0], x);
+            prop_assert_eq!(squares.to_bits(), first.to_bits());
+            let want: f64 = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+            prop_assert!((squares - want).abs() <= 1e-13 * want.abs());
+        }
+    }
+}
+
+#[test]
+fn squares_of_a_long_vector_do_not_depend_on_threads() {
+    let x: Vec<f32> = (0..3 * SUM_BLOCK + 5)
+        .map(|i| uniform(1, i as u64) - 0.5)
+        .collect();
+    let sums: Vec<u64> = contexts()
+        .iter()
+        .map(|c| sum_of_squares(c, &x).to_bits())
+        .collect();
+    assert!(sums.iter().all(|s| *s == sums[0]));
+}
+
+#[test]
+fn dropout_keeps_by_the_draw_and_scales() {
+    let (rows, cols) = (7, 90);
+    let x: Vec<f32> = (0..rows * cols).map(|i| 1.0 + i as f32).collect();
+    for context in contexts() {
+        let mut y = vec![0.5; rows * cols];
+        dropout(
+            &context,
+            Mat::dense(&x, rows, cols),
+            0.3,
+            77,
+            MatMut::dense(&mut y, rows, cols),
+            true,
+        );
+        for (i, (x, y)) in x.iter().zip(&y).enumerate() {
+            let factor = 1.0 / 0.7f32;
+            let want = if uniform(77, i as u64) >= 0.3 {
+                x * factor
+            } else {
+                0.0
+            };
+            assert!((y - 0.5 - want).abs() <= 1e-4, "{i}: {y} {want}");
+        }
+    }
+    let kept = (0..100_000).filter(|i| uniform(5, *i) >= 0.3).count();
+    assert!((69_000..71_000).contains(&kept), "{kept}");
+}
+
+#[test]
+fn gathered_rows_are_those_asked_for() {
+    let context = Context::new(Some(2), None);
+    let x: Vec<f32> = (0..30).map(|i| i as f32).collect();
+    let mut y = vec![0.0; 9];
+    gather(
+        &context,
+        Mat::dense(&x, 10, 3),
+        &[7, 0, 7],
+        MatMut::dense(&mut y, 3, 3),
+    );
+    assert_eq!(y, [21.0, 22.0, 23.0, 0.0, 1.0, 2.0, 21.0, 22.0, 23.0]);
+}

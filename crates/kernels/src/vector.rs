@@ -1,0 +1,192 @@
+//! Sixteen f32 at a time, the same bits on every instruction set.
+//!
+//! A kernel is written once, over [`Vector`]; [`dispatch`] runs it with the widest instructions
+//! there are. Each implementation does the same sixteen IEEE operations (with fused multiply-add) and
+//! sums in the same tree, so the scalar one is the definition and the tests demand equality.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod math;
+mod scalar;
+
+use crate::Isa;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
+pub(crate) use math::{exp, gelu_parts};
+pub(crate) use scalar::Scalar;
+
+/// Lanes of every vector.
+pub(crate) const LANES: usize = 16;
+
+/// An array as wide as a vector.
+pub(crate) type Lanes = [f32; LANES];
+
+/// Proof that the processor has certain instructions, and the operations that they give.
+pub(crate) trait Vector: Copy {
+    /// Sixteen f32.
+    type F: Copy;
+    /// Sixteen truths.
+    type Mask: Copy;
+    /// Enough registers for a tile of 4 × 4 sums.
+    const WIDE: bool;
+
+    fn splat(self, x: f32) -> Self::F;
+    fn load(self, x: &Lanes) -> Self::F;
+    fn store(self, x: Self::F, to: &mut Lanes);
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a·b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `a > b ? a : b`: the second where either is NaN.
+    fn max(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a < b ? a : b`: the second where either is NaN.
+    fn min(self, a: Self::F, b: Self::F) -> Self::F;
+    fn sqrt(self, a: Self::F) -> Self::F;
+    /// To the nearest whole number, ties to even.
+    fn round(self, a: Self::F) -> Self::F;
+    /// `a · 2^n`, n whole and in [-252, 252], rounded once.
+    fn scale(self, a: Self::F, n: Self::F) -> Self::F;
+    fn less(self, a: Self::F, b: Self::F) -> Self::Mask;
+    /// Where the mask holds `a`, else `b`.
+    fn select(self, mask: Self::Mask, a: Self::F, b: Self::F) -> Self::F;
+
+    /// The sum, halves first: lane i with lane i + 8, then i + 4, i + 2, i + 1.
+    #[inline(always)]
+    fn sum(self, a: Self::F) -> f32 {
+        fold(self.to_lanes(a), |a, b| a + b)
+    }
+    /// The largest, with [`Vector::max`]'s rule.
+    #[inline(always)]
+    fn highest(self, a: Self::F) -> f32 {
+        fold(self.to_lanes(a), |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn to_lanes(self, a: Self::F) -> Lanes {
+        let mut lanes = [0.0; LANES];
+        self.store(a, &mut lanes);
+        lanes
+    }
+    #[inline(always)]
+    fn zero(self) -> Self::F {
+        self.splat(0.0)
+    }
+    /// The first elements of a vector; zeros follow.
+    #[inline(always)]
+    fn load_part(self, x: &[f32], fill: f32) -> Self::F {
+        let mut lanes = [fill; LANES];
+        lanes[..x.len()].copy_from_slice(x);
+        self.load(&lanes)
+    }
+    #[inline(always)]
+    fn store_part(self, x: Self::F, to: &mut [f32]) {
+        to.copy_from_slice(&self.to_lanes(x)[..to.len()]);
+    }
+}
+
+#[inline(always)]
+fn fold(mut lanes: Lanes, f: impl Fn(f32, f32) -> f32) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = f(lanes[i], lanes[i + half]);
+        }
+    }
+    lanes[0]
+}
+
+/// Work that runs with any [`Vector`]; `run` must be `#[inline(always)]`, and so all that it calls.
+pub(crate) trait Kernel {
+    /// What it returns.
+    type Output;
+    /// Does the work.
+    fn run<V: Vector>(self, v: V) -> Self::Output;
+}
+
+/// Runs `kernel` with the instructions of `isa`, or of the processor if those are fewer.
+pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    match isa.min(Isa::detect()) {
+        // SAFETY: the processor has what `detect` says, and AVX-512 includes AVX2.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx512Bf16 => unsafe { with_avx512(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { with_avx2(kernel) },
+        _ => kernel.run(Scalar),
+    }
+}
+
+/// # Safety
+/// The processor has AVX-512 F, BW, DQ and VL, AVX2 and FMA.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn with_avx512<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller's promise.
+    kernel.run(unsafe { Avx512::new() })
+}
+
+/// # Safety
+/// The processor has AVX2 and FMA.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn with_avx2<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller's promise.
+    kernel.run(unsafe { Avx2::new() })
+}
+
+/// `y = f(x)` for slices of equal length.
+#[inline(always)]
+pub(crate) fn map<V: Vector>(v: V, x: &[f32], y: &mut [f32], f: impl Fn(V::F) -> V::F) {
+    let (x, x_tail) = x.as_chunks::<LANES>();
+    let (y, y_tail) = y.as_chunks_mut::<LANES>();
+    for (x, y) in x.iter().zip(y) {
+        v.store(f(v.load(x)), y);
+    }
+    if !y_tail.is_empty() {
+        v.store_part(f(v.load_part(x_tail, 0.0)), y_tail);
+    }
+}
+
+/// `y = f(a, b)` for slices of equal length.
+#[inline(always)]
+pub(crate) fn map2<V: Vector>(
+    v: V,
+    a: &[f32],
+    b: &[f32],
+    y: &mut [f32],
+    f: impl Fn(V::F, V::F) -> V::F,
+) {
+    let (a, a_tail) = a.as_chunks::<LANES>();
+    let (b, b_tail) = b.as_chunks::<LANES>();
+    let (y, y_tail) = y.as_chunks_mut::<LANES>();
+    for ((a, b), y) in a.iter().zip(b).zip(y) {
+        v.store(f(v.load(a), v.load(b)), y);
+    }
+    if !y_tail.is_empty() {
+        let value = f(v.load_part(a_tail, 0.0), v.load_part(b_tail, 0.0));
+        v.store_part(value, y_tail);
+    }
+}
+
+/// `y = f(y, a)` for slices of equal length.
+#[inline(always)]
+pub(crate) fn update<V: Vector>(v: V, y: &mut [f32], a: &[f32], f: impl Fn(V::F, V::F) -> V::F) {
+    let (a, a_tail) = a.as_chunks::<LANES>();
+    let (y, y_tail) = y.as_chunks_mut::<LANES>();
+    for (a, y) in a.iter().zip(y) {
+        let value = f(v.load(y), v.load(a));
+        v.store(value, y);
+    }
+    if !y_tail.is_empty() {
+        let value = f(v.load_part(y_tail, 0.0), v.load_part(a_tail, 0.0));
+        v.store_part(value, y_tail);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Two 256-bit registers.
+
+use super::{Lanes, Vector};
+use std::arch::x86_64::*;
+
+/// Proof of AVX2 and FMA.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// # Safety
+    /// The processor has AVX2 and FMA.
+    #[inline(always)]
+    pub(crate) unsafe fn new() -> Self {
+        Self(())
+    }
+}
+
+type Pair = [__m256; 2];
+
+/// Methods that are one intrinsic on each half.
+macro_rules! halves {
+    ($(fn $name:ident($($arg:ident),*) = $value:expr;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: Pair),*) -> Pair {
+            // SAFETY: `self` proves that the processor has the instructions.
+            unsafe { [{ $(let $arg = $arg[0];)* $value }, { $(let $arg = $arg[1];)* $value }] }
+        }
+    )*};
+}
+
+impl Vector for Avx2 {
+    type F = Pair;
+    type Mask = Pair;
+    const WIDE: bool = false;
+
+    halves! {
+        fn add(a, b) = _mm256_add_ps(a, b);
+        fn sub(a, b) = _mm256_sub_ps(a, b);
+        fn mul(a, b) = _mm256_mul_ps(a, b);
+        fn div(a, b) = _mm256_div_ps(a, b);
+        fn fma(a, b, c) = _mm256_fmadd_ps(a, b, c);
+        fn max(a, b) = _mm256_max_ps(a, b);
+        fn min(a, b) = _mm256_min_ps(a, b);
+        fn sqrt(a) = _mm256_sqrt_ps(a);
+        fn round(a) = _mm256_round_ps::<8>(a);
+        fn scale(a, n) = scaled(a, n);
+        fn less(a, b) = _mm256_cmp_ps::<_CMP_LT_OQ>(a, b);
+        fn select(mask, a, b) = _mm256_blendv_ps(b, a, mask);
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Pair {
+        // SAFETY: `self` proves that the processor has the instructions.
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+
+    #[inline(always)]
+    fn load(self, x: &Lanes) -> Pair {
+        // SAFETY: as above; sixteen elements are two registers.
+        unsafe {
+            [
+                _mm256_loadu_ps(x.as_ptr()),
+                _mm256_loadu_ps(x[8..].as_ptr()),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn store(self, x: Pair, to: &mut Lanes) {
+        // SAFETY: as above.
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), x[0]);
+            _mm256_storeu_ps(to[8..].as_mut_ptr(), x[1]);
+        }
+    }
+}
+
+/// Two factors: 2^n itself may be outside the range of f32.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn scaled(a: __m256, n: __m256) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let half = _mm256_floor_ps(_mm256_mul_ps(n, _mm256_set1_ps(0.5)));
+        let rest = _mm256_sub_ps(n, half);
+        _mm256_mul_ps(_mm256_mul_ps(a, power(half)), power(rest))
+    }
+}
+
+/// `2^n` for whole n in [-126, 127].
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn power(n: __m256) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+        _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+    }
+}

@@ -1,0 +1,182 @@
+//! Against f64, and the instruction sets against each other.
+
+use super::*;
+use proptest::prelude::*;
+
+/// What a test runs: one function of a vector.
+struct Apply<'a> {
+    x: &'a [f32],
+    f: Function,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Function {
+    Exp,
+    Cumulative,
+    Density,
+    Round,
+    Max,
+    Less,
+}
+
+const ALL: [Function; 6] = [
+    Function::Exp,
+    Function::Cumulative,
+    Function::Density,
+    Function::Round,
+    Function::Max,
+    Function::Less,
+];
+
+impl Kernel for Apply<'_> {
+    type Output = (Vec<f32>, f32, f32);
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) -> Self::Output {
+        let mut y = vec![0.0; self.x.len()];
+        map(v, self.x, &mut y, |x| match self.f {
+            Function::Exp => exp(v, x),
+            Function::Cumulative => gelu_parts(v, x).0,
+            Function::Density => gelu_parts(v, x).1,
+            Function::Round => v.sqrt(v.round(x)),
+            Function::Max => v.min(v.splat(3.0), v.max(x, v.splat(-2.0))),
+            Function::Less => v.select(v.less(x, v.zero()), v.splat(1.0), x),
+        });
+        let head = v.load_part(&self.x[..self.x.len().min(LANES)], 0.5);
+        (y, v.sum(head), v.highest(head))
+    }
+}
+
+fn same(a: f32, b: f32) -> bool {
+    a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
+}
+
+/// Any bits, and more of those that matter.
+fn any_f32() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        4 => -100.0f32..100.0,
+        2 => any::<u32>().prop_map(f32::from_bits),
+        1 => prop::sample::select(vec![
+            0.0, -0.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-45, -1e-40, f32::MAX, f32::MIN,
+            f32::MIN_POSITIVE, 88.72284, -87.33655, -103.97208, 0.5, 1.5, 2.5,
+        ]),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_instruction_set_gives_the_same_bits(x in prop::collection::vec(any_f32(), 1..70), skew in 0usize..4) {
+        let x = &x[skew.min(x.len() - 1)..];
+        for f in ALL {
+            let want = Apply { x, f }.run(Scalar);
+            for isa in Isa::available() {
+                let got = dispatch(isa, Apply { x, f });
+                for (i, (got, want)) in got.0.iter().zip(&want.0).enumerate() {
+                    prop_assert!(same(*got, *want), "{f:?} {isa:?} of {}: {got} {want}", x[i]);
+                }
+                prop_assert!(same(got.1, want.1) && same(got.2, want.2));
+            }
+        }
+    }
+}
+
+/// Every 3001st f32, both signs, all exponents.
+fn sweep() -> Vec<f32> {
+    (0..=u32::MAX / 3001)
+        .map(|i| f32::from_bits(i * 3001))
+        .filter(|x| x.is_finite())
+        .collect()
+}
+
+/// The largest error in units of the last place of the true value.
+fn worst(f: Function, truth: impl Fn(f64) -> f64, counts: impl Fn(f64) -> bool) -> (f64, f32) {
+    let x = sweep();
+    let got = dispatch(Isa::detect(), Apply { x: &x, f }).0;
+    let mut worst = (0.0, 0.0);
+    for (x, got) in x.into_iter().zip(got) {
+        let want = truth(f64::from(x));
+        if !counts(want) {
+            continue;
+        }
+        // Above the range, inf is the right rounding.
+        if want > f64::from(f32::MAX) {
+            assert!(
+                got == f32::INFINITY || want < f64::from(f32::MAX) * 1.000_001,
+                "{x}"
+            );
+            continue;
+        }
+        let size = want.abs().max(f64::from(f32::MIN_POSITIVE));
+        let ulp = size.log2().floor().exp2() * 2f64.powi(-23);
+        let error = (f64::from(got) - want).abs() / ulp;
+        if error > worst.0 {
+            worst = (error, x);
+        }
+    }
+    worst
+}
+
+#[test]
+fn exp_is_within_its_stated_error_over_all_f32() {
+    let (ulps, at) = worst(Function::Exp, f64::exp, |_| true);
+    assert!(ulps <= 1.1, "{ulps} ulp at {at}");
+}
+
+/// `Φ(x)` by the error function's series near zero and its continued fraction beyond.
+fn cumulative(x: f64) -> f64 {
+    let z = x.abs() * std::f64::consts::FRAC_1_SQRT_2;
+    let above = if z < 2.5 {
+        let (mut term, mut sum, mut n) = (z, z, 0.0);
+        while term > sum * 1e-18 {
+            n += 1.0;
+            term *= 2.0 * z * z / (2.0 * n + 1.0);
+            sum += term;
+        }
+        1.0 - std::f64::consts::FRAC_2_SQRT_PI * (-z * z).exp() * sum
+    } else {
+        let mut fraction = z;
+        for k in (1..120).rev() {
+            fraction = z + f64::from(k) * 0.5 / fraction;
+        }
+        (-z * z).exp() / (fraction * std::f64::consts::PI.sqrt())
+    };
+    if x < 0.0 {
+        0.5 * above
+    } else {
+        1.0 - 0.5 * above
+    }
+}
+
+#[test]
+fn the_normal_distribution_is_within_its_stated_error() {
+    let x = sweep();
+    let got = dispatch(
+        Isa::detect(),
+        Apply {
+            x: &x,
+            f: Function::Cumulative,
+        },
+    )
+    .0;
+    for (x, got) in x.iter().zip(&got) {
+        let error = (f64::from(*got) - cumulative(f64::from(*x))).abs();
+        assert!(error <= 8e-8, "Φ({x}) = {got}, off by {error}");
+        let small = cumulative(f64::from(*x));
+        if small >= f64::from(f32::MIN_POSITIVE) {
+            assert!(error <= 4e-6 * small, "Φ({x}) = {got}, truth {small}");
+        }
+    }
+    let density = dispatch(
+        Isa::detect(),
+        Apply {
+            x: &x,
+            f: Function::Density,
+        },
+    )
+    .0;
+    for (x, got) in x.iter().zip(&density) {
+        let x = f64::from(*x);
+        let want = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        assert!((f64::from(*got) - want).abs() <= 6e-8, "φ({x}) = {got}");
+    }
+}
