@@ -88,7 +88,7 @@ fn room(package: &str) -> Option<usize> {
     ROOMS.iter().position(|room| *room == short)
 }
 
-fn sources<'a>(files: &'a [PathBuf]) -> impl Iterator<Item = (&'a Path, String)> {
+fn sources(files: &[PathBuf]) -> impl Iterator<Item = (&Path, String)> {
     let rust = files
         .iter()
         .filter(|file| file.extension().is_some_and(|extension| extension == "rs"));
