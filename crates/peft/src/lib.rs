@@ -1,1 +1,26 @@
-//! Stub.
+//! Low-rank adapters in PEFT's own terms: configuration, targets, files, merge.
+//!
+//! A [`LoraConfig`] on a model gives an [`AdapterPlan`]: every trained value with its name in the decoder, in
+//! PEFT's memory and on disk. The plan fills the decoder's slots, writes and reads adapter folders, folds deltas
+//! into base weights and answers `inspect`. Knows nothing of a training step (see `train`).
+
+#![forbid(unsafe_code)]
+
+mod adapted;
+mod condense;
+pub mod config;
+mod defaults;
+mod error;
+pub mod matching;
+mod pattern;
+mod plan;
+pub mod report;
+mod saved;
+mod scaling;
+
+/// PEFT's `LoraConfig`: fields, defaults and file form.
+pub use formats::adapter_config::AdapterConfig as LoraConfig;
+
+pub use defaults::default_targets;
+pub use error::{Misshapen, PeftError, Result};
+pub use plan::{AdapterPlan, LoraTarget, PlannedParameter, Role};
