@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::digest::Hasher;
-use crate::error::{DurableError, Result, means_no_space};
+use crate::error::{DurableError, Result};
 use crate::fs::{Fs, FsFile, Kind, Point, Stat};
 use crate::mapped::Mapped;
 use crate::real::RealFs;
 
 /// Bytes moved at once when a file is streamed.
-const PIECE_BYTES: usize = 1 << 18;
+pub(crate) const PIECE_BYTES: usize = 1 << 18;
 
 /// A file system behind a cheap handle. [`Disk::real`] is the machine's.
 #[derive(Debug, Clone)]
@@ -148,7 +148,7 @@ impl Disk {
         }
     }
 
-    fn expect_folder(&self, path: &Path) -> Result<()> {
+    pub(crate) fn expect_folder(&self, path: &Path) -> Result<()> {
         match self.stat(path)? {
             Some(stat) if stat.kind == Kind::Folder => Ok(()),
             Some(stat) => Err(DurableError::NotAFolder {
@@ -288,184 +288,6 @@ impl Disk {
         }
     }
 
-    /// Creates a folder and its parents, and syncs each parent. A link to a folder counts as one.
-    ///
-    /// # Errors
-    /// [`DurableError::NotAFolder`] where something else is in the way (a dangling link too), or
-    /// [`DurableError::Io`].
-    pub fn create_dir_all(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        match self.stat(path)? {
-            Some(stat) if stat.kind == Kind::Folder => return Ok(()),
-            Some(stat) => {
-                return Err(DurableError::NotAFolder {
-                    path: path.to_owned(),
-                    found: stat.kind,
-                });
-            }
-            None => {}
-        }
-        if let Some(link) = self.stat_link(path)? {
-            return Err(DurableError::NotAFolder {
-                path: path.to_owned(),
-                found: link.kind,
-            });
-        }
-        let parent = parent_of(path);
-        self.create_dir_all(parent)?;
-        match self.fs.create_folder(path) {
-            Ok(()) => self.sync_folder(parent),
-            // Another process was faster.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.expect_folder(path),
-            Err(source) => Err(self.write_error("create the folder", path, 0, source)),
-        }
-    }
-
-    /// Replaces or creates a file: staged beside it, synced, renamed over it, folder synced. A link at `path`
-    /// is replaced, what it points at is not touched.
-    ///
-    /// # Errors
-    /// [`DurableError::NoSpace`], [`DurableError::Sync`] or [`DurableError::Io`]; the old file is untouched,
-    /// unless it was the last sync, of the folder, that failed.
-    pub fn write_atomic(&self, path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
-        self.replace(path.as_ref(), |file| file.put(bytes))
-    }
-
-    /// Copies a file's bytes to a new or replaced file, as [`Disk::write_atomic`] does; returns its size.
-    ///
-    /// # Errors
-    /// As [`Disk::write_atomic`] for `to`, as [`Disk::open_read`] for `from`.
-    pub fn copy_file(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<u64> {
-        let mut size_bytes = 0;
-        self.replace(to.as_ref(), |file| {
-            self.each_piece(from.as_ref(), |piece| {
-                size_bytes += piece.len() as u64;
-                file.put(piece)
-            })
-        })?;
-        Ok(size_bytes)
-    }
-
-    fn replace(
-        &self,
-        path: &Path,
-        fill: impl FnOnce(&mut NewFile<'_>) -> Result<()>,
-    ) -> Result<()> {
-        let name = path
-            .file_name()
-            .ok_or_else(|| bad_name(path))?
-            .to_string_lossy();
-        if let Some(stat) = self.stat_link(path)?
-            && !matches!(stat.kind, Kind::File | Kind::Link)
-        {
-            return Err(DurableError::NotAFile {
-                path: path.to_owned(),
-                found: stat.kind,
-            });
-        }
-        let staged = path.with_file_name(format!(".{name}.tmp-{}", unique()));
-        let done = self.fill_and_rename(&staged, path, fill);
-        if done.is_err() {
-            let _ = self.fs.remove_file(&staged); // the first error is the one to tell
-        }
-        done?;
-        self.sync_folder(parent_of(path))
-    }
-
-    fn fill_and_rename(
-        &self,
-        staged: &Path,
-        path: &Path,
-        fill: impl FnOnce(&mut NewFile<'_>) -> Result<()>,
-    ) -> Result<()> {
-        let mut file = NewFile::create(self, staged)?;
-        fill(&mut file)?;
-        file.finish()?;
-        self.fs
-            .rename_over(staged, path)
-            .map_err(|source| self.write_error("replace", path, 0, source))
-    }
-
-    /// Removes a file or link. What is not there counts as removed.
-    ///
-    /// # Errors
-    /// [`DurableError::Io`].
-    pub fn remove_file(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        match self.fs.remove_file(path) {
-            Ok(()) => self.sync_folder(parent_of(path)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(source) => Err(DurableError::io("remove", path, source)),
-        }
-    }
-
-    /// Removes a folder with all that is in it (links as links): first renamed to `.trash-NAME-…` beside it
-    /// and the parent synced, then deleted, so that a crash never leaves half of it under its name.
-    ///
-    /// # Errors
-    /// [`DurableError::NotFound`], [`DurableError::NotAFolder`], [`DurableError::Sync`] or
-    /// [`DurableError::Io`]; what is left may have its trash name.
-    pub fn remove_folder(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        match self.stat_link(path)? {
-            Some(stat) if stat.kind == Kind::Folder => {}
-            Some(stat) => {
-                return Err(DurableError::NotAFolder {
-                    path: path.to_owned(),
-                    found: stat.kind,
-                });
-            }
-            None => {
-                return Err(DurableError::NotFound {
-                    path: path.to_owned(),
-                });
-            }
-        }
-        let name = path
-            .file_name()
-            .ok_or_else(|| bad_name(path))?
-            .to_string_lossy();
-        let trash = path.with_file_name(format!(".trash-{name}-{}", unique()));
-        self.fs
-            .rename_new(path, &trash)
-            .map_err(|source| DurableError::io("rename for removal", path, source))?;
-        self.point(Point::VictimRenamed);
-        self.sync_folder(parent_of(path))?;
-        self.point(Point::TrashSynced);
-        self.remove_tree(&trash)?;
-        self.point(Point::TrashRemoved);
-        Ok(())
-    }
-
-    /// Gives a foreign thing that had our name a name beside it, so that nobody loses it.
-    pub(crate) fn set_aside(&self, old: &Path, named: &Path) -> Result<()> {
-        let name = named
-            .file_name()
-            .ok_or_else(|| bad_name(named))?
-            .to_string_lossy();
-        let aside = named.with_file_name(format!("{name}.replaced-{}", unique()));
-        let moved = self.fs.rename_new(old, &aside);
-        moved.map_err(|source| DurableError::io("set aside", named, source))?;
-        self.sync_folder(parent_of(named))
-    }
-
-    /// Deletes a folder in place; only for what already has a name that means nothing.
-    pub(crate) fn remove_tree(&self, path: &Path) -> Result<()> {
-        for entry in self.list_dir(path)? {
-            if entry.kind == Kind::Folder {
-                self.remove_tree(&entry.path)?;
-            } else {
-                self.fs
-                    .remove_file(&entry.path)
-                    .map_err(|source| DurableError::io("remove", &entry.path, source))?;
-            }
-            self.point(Point::TrashHalfRemoved);
-        }
-        self.fs
-            .remove_folder(path)
-            .map_err(|source| DurableError::io("remove", path, source))
-    }
-
     pub(crate) fn sync_folder(&self, path: &Path) -> Result<()> {
         self.fs
             .sync_folder(path)
@@ -503,117 +325,12 @@ impl Disk {
         }
     }
 
-    /// Makes sure that a folder is there and takes files, by writing and removing one; so a run into a
-    /// read-only place is refused before its first step.
-    ///
-    /// # Errors
-    /// As [`Disk::create_dir_all`] and [`Disk::write_atomic`].
-    pub fn prepare_folder(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        self.create_dir_all(path)?;
-        let probe = path.join(format!(".probe.tmp-{}", unique()));
-        NewFile::create(self, &probe)?;
-        self.fs
-            .remove_file(&probe)
-            .map_err(|source| DurableError::io("remove", &probe, source))
-    }
-
     fn nearest_folder<'a>(&self, path: &'a Path) -> Result<&'a Path> {
         let mut path = path;
         while self.stat(path)?.is_none() && parent_of(path) != path {
             path = parent_of(path);
         }
         Ok(path)
-    }
-
-    /// An error of writing: a full disk is told with the bytes that were needed.
-    pub(crate) fn write_error(
-        &self,
-        action: &'static str,
-        path: &Path,
-        needed_bytes: u64,
-        source: io::Error,
-    ) -> DurableError {
-        if !means_no_space(&source) {
-            return DurableError::io(action, path, source);
-        }
-        let free_bytes = self.fs.free_space(parent_of(path)).ok().flatten();
-        DurableError::NoSpace {
-            path: path.to_owned(),
-            needed_bytes,
-            free_bytes,
-        }
-    }
-}
-
-/// A new file being filled: buffered, digested, synced once.
-#[derive(Debug)]
-pub(crate) struct NewFile<'a> {
-    disk: &'a Disk,
-    path: PathBuf,
-    file: Box<dyn FsFile>,
-    buffer: Vec<u8>,
-    hasher: Hasher,
-    size_bytes: u64,
-}
-
-impl<'a> NewFile<'a> {
-    pub(crate) fn create(disk: &'a Disk, path: &Path) -> Result<Self> {
-        let created = disk.fs.create_new(path);
-        let file = created.map_err(|source| disk.write_error("create", path, 0, source))?;
-        disk.point(Point::FileCreated);
-        let (buffer, hasher) = (Vec::new(), Hasher::new());
-        Ok(Self {
-            disk,
-            path: path.to_owned(),
-            file,
-            buffer,
-            hasher,
-            size_bytes: 0,
-        })
-    }
-
-    pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.hasher.update(bytes);
-        self.size_bytes += bytes.len() as u64;
-        if self.buffer.len() + bytes.len() > PIECE_BYTES {
-            self.flush()?;
-        }
-        if bytes.len() > PIECE_BYTES {
-            return self.write(bytes);
-        }
-        self.buffer.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let buffer = std::mem::take(&mut self.buffer);
-        self.write(&buffer)?;
-        self.buffer = buffer;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let done = self.file.write_all(bytes);
-        done.map_err(|source| {
-            self.disk
-                .write_error("write", &self.path, self.size_bytes, source)
-        })
-    }
-
-    /// Writes what is left and syncs; returns size and digest. After a failed sync the file must go.
-    pub(crate) fn finish(mut self) -> Result<(u64, String)> {
-        self.flush()?;
-        self.disk.point(Point::FileWritten);
-        if let Err(source) = self.file.sync() {
-            return Err(DurableError::Sync {
-                path: self.path,
-                source,
-            });
-        }
-        self.disk.point(Point::FileSynced);
-        Ok((self.size_bytes, self.hasher.finish()))
     }
 }
 
@@ -626,7 +343,7 @@ pub(crate) fn parent_of(path: &Path) -> &Path {
     }
 }
 
-fn bad_name(path: &Path) -> DurableError {
+pub(crate) fn bad_name(path: &Path) -> DurableError {
     DurableError::BadName {
         name: path.display().to_string(),
     }

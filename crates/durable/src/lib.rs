@@ -25,6 +25,7 @@ mod mapped;
 mod real;
 mod staged;
 mod store;
+mod writing;
 
 use std::path::Path;
 

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::disk::{Disk, NewFile, parent_of, plain_name, unique};
+use crate::disk::{Disk, parent_of, plain_name, unique};
 use crate::error::{DurableError, Result};
 use crate::fs::Point;
 use crate::manifest::{FileRecord, MANIFEST_NAME, Manifest};
+use crate::writing::NewFile;
 
 /// A folder in the making, beside its final place. Dropped unpublished, it is removed.
 #[derive(Debug)]
