@@ -3,9 +3,9 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, parent_of};
 use crate::error::{DurableError, Result};
-use crate::fs::FsFile;
+use crate::fs::{FsFile, Kind};
 
 /// The search for the last newline goes back in steps of this.
 const PIECE_BYTES: u64 = 1 << 16;
@@ -37,7 +37,7 @@ impl AppendLog {
     pub fn on(disk: &Disk, path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if let Some(stat) = disk.stat(path)?
-            && stat.kind != crate::fs::Kind::File
+            && stat.kind != Kind::File
         {
             return Err(DurableError::NotAFile {
                 path: path.to_owned(),
@@ -59,6 +59,8 @@ impl AppendLog {
         if let Err(source) = log.cut() {
             return Err(log.disk.write_error("cut the log", &log.path, 0, source));
         }
+        // Lines that are synced need a name; the run that made the file may have died before it was safe.
+        log.disk.sync_folder(parent_of(&log.path))?;
         Ok(log)
     }
 

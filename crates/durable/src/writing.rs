@@ -195,6 +195,13 @@ impl Disk {
     pub fn prepare_folder(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         self.create_dir_all(path)?;
+        // A run that died may have made folders without making their names safe. A parent that may be searched
+        // but not read cannot be synced; it is not ours then, and no reason to refuse.
+        let mut folder = path;
+        while parent_of(folder) != folder && folder != Path::new(".") {
+            folder = parent_of(folder);
+            let _ = self.sync_folder(folder);
+        }
         let probe = path.join(format!(".probe.tmp-{}", unique()));
         NewFile::create(self, &probe)?;
         self.fs()

@@ -359,3 +359,32 @@ fn log_that_cannot_be_written_loses_lines_but_stays_whole() {
     }
     finish("log", &tally, 50);
 }
+
+#[test]
+fn torn_line_that_could_not_be_cut_is_cut_before_the_next() {
+    let world = World::new();
+    world.disk.create_dir_all(RUN).unwrap();
+    let mut log = durable::AppendLog::on(&world.disk, format!("{RUN}/log")).unwrap();
+    log.append("one").unwrap();
+    world.sim.set_capacity(Some(8)); // half of the next line fits
+    world
+        .faulty
+        .set_plan(Plan::fail(0, Failure::Io).only(&[Op::SetLen]));
+    assert!(log.append("second line").unwrap_err().is_no_space());
+    assert_eq!(
+        world
+            .disk
+            .read_text_capped(format!("{RUN}/log"), 99)
+            .unwrap(),
+        "one\nseco"
+    );
+    world.sim.set_capacity(None);
+    log.append("three").unwrap();
+    assert_eq!(
+        world
+            .disk
+            .read_text_capped(format!("{RUN}/log"), 99)
+            .unwrap(),
+        "one\nthree\n"
+    );
+}

@@ -85,7 +85,7 @@ impl World {
 
     /// The whole toy run from wherever the folder is; `acknowledge` hears of each save that returned.
     pub(crate) fn run(&self, mut acknowledge: impl FnMut(u64)) -> durable::Result<()> {
-        self.disk.create_dir_all(RUN)?;
+        self.disk.prepare_folder(RUN)?;
         let _lock = FolderLock::take_on(&self.disk, RUN)?;
         let store = self.store();
         store.sweep()?;
