@@ -240,7 +240,7 @@ pub trait Backend: Send + Sync {
         rotation: Rotation,
     );
     /// Causal softmax attention inside each segment; `out` is `[T, H·E]`, heads in order. `lse` `[T, H]` gets
-    /// the log of each softmax's denominator.
+    /// the log of each softmax's denominator, of scores with `-slope * distance` where there is `ALiBi`.
     fn attention(
         &self,
         shape: &AttentionShape,

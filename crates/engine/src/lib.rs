@@ -10,5 +10,6 @@
 //! that receives wrong sizes has met a bug of ours and panics with the two sizes.
 
 pub mod backend;
+pub mod cpu;
 pub mod reference;
 pub mod shapes;

@@ -5,6 +5,8 @@
 use crate::backend::EngineError;
 use std::sync::Arc;
 
+pub use kernels::elementwise::uniform;
+
 /// A rectangle of a buffer: row `r` is `buf[offset + r * stride ..][..cols]`.
 #[derive(Debug)]
 pub struct View<'a, T> {
@@ -254,8 +256,8 @@ pub struct AttentionShape {
     pub key: HeadLayout,
     /// Values in a row of `qkv`.
     pub value: HeadLayout,
-    /// `ALiBi`: per query head the slope that multiplies the key's position in its segment
-    /// (adding `slope * key_position` as BLOOM does; softmax makes it equal to `-slope * distance`).
+    /// `ALiBi`: per query head the slope, subtracted from a score once for each token between query and
+    /// key. BLOOM adds `slope * key_position`, which the softmax makes equal.
     pub alibi_slopes: Option<Vec<f32>>,
     /// A query at position p sees keys at positions in `(p - window, p]`; `None`: all of `[0, p]`.
     pub sliding_window: Option<usize>,
@@ -299,17 +301,6 @@ pub struct Dropout {
     pub probability: f32,
     /// Names this mask: the caller derives it from (seed, step, layer, …).
     pub key: u64,
-}
-
-/// A uniform draw in `[0, 1)` with 24 bits, from a counter: no state, so any element can be redrawn
-/// in the backward pass. `SplitMix64` (Steele et al. 2014) over key and index.
-pub fn uniform(key: u64, index: u64) -> f32 {
-    let mut z = key ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^= z >> 31;
-    (z >> 40) as f32 / (1u64 << 24) as f32
 }
 
 /// A rank-R delta `y += scaling · (dropout(x)·Aᵀ)·Bᵀ` with A `[R, D]` and B `[O, R]`.

@@ -12,7 +12,9 @@ pub(crate) fn value(f: Activation, x: f64) -> f64 {
         Activation::GeluTanh => 0.5 * x * (1.0 + inner(x).tanh()),
         Activation::Gelu => 0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2)),
         Activation::Silu => x * sigmoid(x),
-        Activation::Relu => x.max(0.0),
+        // NaN stays, so that the loss shows it.
+        Activation::Relu if x < 0.0 => 0.0,
+        Activation::Relu => x,
     }
 }
 

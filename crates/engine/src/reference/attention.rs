@@ -49,7 +49,7 @@ pub(crate) fn kv_head(shape: &AttentionShape, h: usize) -> usize {
     h / (shape.heads / shape.kv_heads)
 }
 
-/// Scaled scores of one query head, `ALiBi` added.
+/// Scaled scores of one query head, less `ALiBi`'s slope for each token of distance.
 fn scores<'a>(
     shape: &AttentionShape,
     h: usize,
@@ -61,8 +61,13 @@ fn scores<'a>(
         .alibi_slopes
         .as_ref()
         .map_or(0.0, |slopes| f64::from(slopes[h]));
+    // A query sees itself last.
+    let own = keys.last().map_or(0, |key| key.position);
     keys.iter()
-        .map(|key| f64::from(shape.scale) * dot(q, key_of(key.row)) + slope * key.position as f64)
+        .map(|key| {
+            let distance = (own - key.position) as f64;
+            f64::from(shape.scale) * dot(q, key_of(key.row)) - slope * distance
+        })
         .collect()
 }
 
