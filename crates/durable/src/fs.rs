@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read, Seek, Write};
 use std::path::Path;
+use std::str::FromStr;
 use std::time::SystemTime;
 
 use crate::mapped::Mapped;
@@ -94,6 +95,19 @@ impl Point {
         Self::TrashHalfRemoved,
         Self::TrashRemoved,
     ];
+}
+
+impl FromStr for Point {
+    type Err = String;
+
+    /// Reads the name that `Debug` prints.
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let named = |point: &Point| format!("{point:?}") == name;
+        Self::ALL
+            .into_iter()
+            .find(named)
+            .ok_or_else(|| format!("no such point: {name}"))
+    }
 }
 
 /// An open file.

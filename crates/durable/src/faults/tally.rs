@@ -64,7 +64,12 @@ impl Tally {
             let (number, what) = part.trim().split_once(' ')?;
             Some((number.parse::<u64>().ok()?, what.to_owned()))
         });
-        let mut next = |want: &str| counts.next().flatten().filter(|(_, what)| what == want);
+        let mut next = |want: &str| {
+            counts
+                .next()
+                .flatten()
+                .filter(|(_, what)| what.starts_with(want))
+        };
         let (injected, _) = next("injected")?;
         let (lost, _) = next("lost")?;
         let (different, _) = next("different")?;
@@ -89,5 +94,24 @@ impl fmt::Display for Tally {
             f,
             "faults: {injected} injected, {lost} lost, {different} different"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    #[test]
+    fn printed_counts_are_read_back() {
+        let mut tally = Tally::new();
+        tally.inject();
+        tally.inject();
+        tally.lose("first");
+        tally.differ("second");
+        let line = format!("suite: {tally} (and more, as 7 lost)");
+        let read = Tally::parse(&line).unwrap();
+        assert_eq!((read.injected, read.lost, read.different), (2, 1, 1));
+        assert_eq!((tally.first(), tally.is_clean()), (Some("first"), false));
+        assert_eq!(Tally::parse("faults: many"), None);
     }
 }
