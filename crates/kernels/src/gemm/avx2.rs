@@ -1,6 +1,6 @@
 //! AVX2 with FMA: tiles of 6 × 16 in 12 accumulators. bf16 is emulated in f32.
 
-use super::kernel::{Kernel, PackW, PackWFn, PackX, Packing, Tile};
+use super::kernel::{Ahead, Kernel, PackW, PackWFn, PackX, Packing, STEP, Tile};
 use super::scalar::{self, Bf16Bits, Decode, F16Bits, F32Bits};
 use std::arch::x86_64::*;
 
@@ -21,6 +21,7 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         pack_columns: scalar::pack_columns,
         pack_nt: by_dtype::<WIDE, true>(),
         pack_nn: by_dtype::<WIDE, false>(),
+        narrow: None,
         tile,
     }
 }
@@ -44,15 +45,15 @@ unsafe fn pack_x<const WIDE: bool>(pack: &PackX) {
 /// # Safety
 /// As [`PackW`] says; the processor has AVX2.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn pack_w<const WIDE: bool, const NT: bool, D: Decode>(pack: &PackW) {
+unsafe fn pack_w<const WIDE: bool, const NT: bool, D: Decode>(pack: &PackW, ahead: &mut Ahead) {
     // SAFETY: the caller's promise.
-    unsafe { scalar::pack_w::<WIDE, NT, D>(pack) }
+    unsafe { scalar::pack_w::<WIDE, NT, D>(pack, ahead) }
 }
 
 /// # Safety
 /// As [`Tile`] says, with at most 6 rows and 16 columns; the processor has AVX2 and FMA.
-unsafe fn tile(tile: &Tile) {
-    static TABLE: [[unsafe fn(&Tile); VECTORS]; ROWS] = [
+unsafe fn tile(tile: &Tile, ahead: &mut Ahead) {
+    static TABLE: [[unsafe fn(&Tile, &mut Ahead); VECTORS]; ROWS] = [
         [tile_of::<1, 1>, tile_of::<1, 2>],
         [tile_of::<2, 1>, tile_of::<2, 2>],
         [tile_of::<3, 1>, tile_of::<3, 2>],
@@ -61,18 +62,21 @@ unsafe fn tile(tile: &Tile) {
         [tile_of::<6, 1>, tile_of::<6, 2>],
     ];
     // SAFETY: the caller's promise.
-    unsafe { TABLE[tile.rows - 1][tile.width / LANES - 1](tile) }
+    unsafe { TABLE[tile.rows - 1][tile.width / LANES - 1](tile, ahead) }
 }
 
 /// # Safety
 /// As [`Tile`] says, with exactly these rows and vectors.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile_of<const R: usize, const V: usize>(tile: &Tile) {
+unsafe fn tile_of<const R: usize, const V: usize>(tile: &Tile, ahead: &mut Ahead) {
     let mut sums = [[_mm256_setzero_ps(); V]; R];
     let (mut a, mut b) = (tile.a.cast::<f32>(), tile.b.cast::<f32>());
     // SAFETY: a packed tile is `depth × R`, a panel `depth × V` vectors, and y as checked.
     unsafe {
-        for _ in 0..tile.depth {
+        for p in 0..tile.depth {
+            if p % STEP == 0 {
+                ahead.fetch();
+            }
             let mut panel = [_mm256_setzero_ps(); V];
             for (v, panel) in panel.iter_mut().enumerate() {
                 *panel = _mm256_loadu_ps(b.add(v * LANES));

@@ -1,7 +1,7 @@
 //! Cuts a product into tasks: all rows over one panel of the matrix each.
 
 use super::arena;
-use super::kernel::{Kernel, PackW, PackX, Tile, kernel};
+use super::kernel::{Ahead, Kernel, Narrow, PackW, PackX, STEP, Tile, kernel, slot};
 use super::{K_BLOCK, Mat, MatMut, Precision, Product};
 use crate::{Context, Stored, StoredDtype};
 use std::ops::Range;
@@ -109,23 +109,56 @@ pub(crate) fn run(ctx: &Context, job: Job<'_>, y: MatMut<'_>) {
     }
     arena::with(plan.m * plan.depth(), |packed| {
         plan.pack_rows(ctx, packed);
-        let panels = n.div_ceil(plan.kernel.cols);
-        let chunk = plan.row_chunk(panels);
-        ctx.threads.run(panels * plan.m.div_ceil(chunk), |task| {
-            let first = task / panels * chunk;
+        let groups = Groups(n.div_ceil(plan.kernel.cols));
+        let count = groups.count();
+        let chunk = plan.row_chunk(count);
+        ctx.threads.run(count * plan.m.div_ceil(chunk), |task| {
+            let first = task / count * chunk;
             let rows = first..plan.m.min(first + chunk);
-            plan.panel(task % panels, rows, packed);
+            plan.group(groups.nth(task % count), rows, packed);
         });
     });
 }
 
-/// One block of k of one packed panel.
+/// What is fetched at a time: a run of k of some panels.
+struct Unit {
+    panels: Range<usize>,
+    k: Range<usize>,
+}
+
+/// One block of k of one panel.
 struct Block<'a> {
-    n: usize,
-    cols: usize,
+    panel: usize,
     k: usize,
-    width: usize,
-    panel: &'a [u32],
+    packed: &'a [u32],
+}
+
+/// So many panels in groups, which get smaller towards the end, so that threads finish together.
+/// A function of the shape alone.
+#[derive(Clone, Copy)]
+struct Groups(usize);
+
+impl Groups {
+    /// Packed panels of a group fit the second cache together.
+    const LARGEST: usize = 4;
+
+    fn iter(self) -> impl Iterator<Item = Range<usize>> {
+        let mut first = 0;
+        std::iter::from_fn(move || {
+            let left = self.0 - first;
+            let group = first..first + (left / 6).clamp(1, Self::LARGEST);
+            first = group.end;
+            (left > 0).then_some(group)
+        })
+    }
+
+    fn count(self) -> usize {
+        self.iter().count()
+    }
+
+    fn nth(self, index: usize) -> Range<usize> {
+        self.iter().nth(index).unwrap_or_default()
+    }
 }
 
 impl Plan<'_> {
@@ -134,10 +167,10 @@ impl Plan<'_> {
         self.kernel.packing.depth(self.k)
     }
 
-    /// Rows of a task: all of them, unless the panels are too few to share out. A function of the
+    /// Rows of a task: all of them, unless the groups are too few to share out. A function of the
     /// shape alone.
-    fn row_chunk(&self, panels: usize) -> usize {
-        let chunks = TASKS_AT_LEAST.div_ceil(panels).max(1);
+    fn row_chunk(&self, groups: usize) -> usize {
+        let chunks = TASKS_AT_LEAST.div_ceil(groups).max(1);
         let rows = self.m.div_ceil(chunks).max(ROWS_AT_LEAST);
         rows.next_multiple_of(self.kernel.rows)
     }
@@ -171,81 +204,201 @@ impl Plan<'_> {
         }
     }
 
-    /// Some rows over one panel.
-    fn panel(&self, panel: usize, rows: Range<usize>, packed: &[u32]) {
-        let first = panel * self.kernel.cols;
-        let cols = self.kernel.cols.min(self.n - first);
-        let width = cols.next_multiple_of(self.kernel.lanes);
+    /// Some rows over some panels.
+    fn group(&self, panels: Range<usize>, rows: Range<usize>, packed: &[u32]) {
         if self.k == 0 {
-            return self.empty_sum(first, cols, rows);
+            return self.empty_sum(panels, rows);
         }
-        arena::with(self.kernel.packing.depth(K_BLOCK) * width, |buffer| {
-            for k in (0..self.k).step_by(K_BLOCK) {
-                self.pack_block(first, cols, k, width, buffer);
-                let block = Block {
-                    n: first,
-                    cols,
-                    k,
-                    width,
-                    panel: buffer,
+        // Stored rows along n are read once for all panels; rows along k one panel at a time, far
+        // enough along k that memory is read in pages.
+        let (together, unit_k) = match self.job.product {
+            Product::Nt => (1, 4 * K_BLOCK),
+            Product::Nn => (panels.len(), K_BLOCK),
+        };
+        let across = self.k.div_ceil(unit_k);
+        let unit = |i: usize| Unit {
+            panels: panels.start + i / across..panels.start + i / across + together,
+            k: i % across * unit_k..self.k.min((i % across + 1) * unit_k),
+        };
+        let units = panels.len() / together * across;
+        let panel_len = self.kernel.packing.depth(K_BLOCK) * self.kernel.cols;
+        arena::with(panel_len * together, |buffer| {
+            for i in 0..units {
+                let mut ahead = match i + 1 < units {
+                    true => self.ahead(&unit(i + 1)),
+                    false => Ahead::NOTHING,
                 };
-                self.block(&block, rows.clone(), packed);
+                self.unit(&unit(i), rows.clone(), packed, buffer, &mut ahead);
             }
         });
     }
 
-    fn pack_block(&self, n: usize, cols: usize, k: usize, width: usize, buffer: &mut [u32]) {
-        let row_bytes = self.job.w.row_bytes;
+    /// The memory that a unit will read.
+    fn ahead(&self, unit: &Unit) -> Ahead {
+        let columns = self.columns(unit.panels.start).start..self.columns(unit.panels.end - 1).end;
+        let size = self.job.w.dtype.size();
+        let (len, rows) = match self.job.product {
+            Product::Nt => (unit.k.len() * size, columns.len()),
+            Product::Nn => (columns.len() * size, unit.k.len()),
+        };
+        let first = self.stored(columns.start, unit.k.start);
+        Ahead::new(first, len, self.job.w.row_bytes, rows)
+    }
+
+    /// Packs the panels of a unit block by block, and runs the rows over each.
+    fn unit(
+        &self,
+        unit: &Unit,
+        rows: Range<usize>,
+        packed: &[u32],
+        buffer: &mut [u32],
+        ahead: &mut Ahead,
+    ) {
+        let (pack_burst, tile_burst) = self.bursts(unit, rows.len(), ahead.left());
+        let panel_len = self.kernel.packing.depth(K_BLOCK) * self.kernel.cols;
+        for k in unit.k.clone().step_by(K_BLOCK) {
+            let panels = || unit.panels.clone().zip((0..).step_by(panel_len));
+            let narrow = self.narrow(rows.len());
+            ahead.burst = pack_burst;
+            for (panel, at) in panels().filter(|_| narrow.is_none()) {
+                self.pack_panel(panel, k, &mut buffer[at..][..panel_len], ahead);
+            }
+            for (panel, at) in panels() {
+                let block = Block {
+                    panel,
+                    k,
+                    packed: &buffer[at..][..panel_len],
+                };
+                match narrow {
+                    Some(narrow) => self.few_rows(narrow, &block, rows.clone(), packed, ahead),
+                    None => {
+                        ahead.burst = tile_burst;
+                        self.block(&block, rows.clone(), packed, ahead);
+                    }
+                }
+            }
+        }
+    }
+
+    fn narrow(&self, rows: usize) -> Option<Narrow> {
+        let fits = |narrow: &Narrow| rows <= narrow.rows && self.job.product == Product::Nt;
+        self.kernel.narrow.filter(fits)
+    }
+
+    /// Lines to fetch at each row that is packed and each step of a tile, so that the fetches of
+    /// a unit are spread over its time. The weights are cycles of a Zen 4 core.
+    fn bursts(&self, unit: &Unit, rows: usize, lines: usize) -> (usize, usize) {
+        const PACK_CYCLES: usize = 100;
+        const ROW_STEP_CYCLES: usize = 96;
+        let depth = self.kernel.packing.depth(unit.k.len());
+        let blocks = unit.k.len().div_ceil(K_BLOCK);
+        let pack_steps = match self.job.product {
+            Product::Nt => self.kernel.cols * blocks,
+            Product::Nn => unit.panels.len() * depth,
+        };
+        if self.narrow(rows).is_some() {
+            return (lines.div_ceil(pack_steps).div_ceil(2), 0);
+        }
+        let tile_steps = unit.panels.len() * depth.div_ceil(STEP);
+        let total = pack_steps * PACK_CYCLES + tile_steps * rows * ROW_STEP_CYCLES;
+        let share = |cycles: usize| (lines * cycles).div_ceil(total);
+        let tile_rows = self.kernel.rows.min(rows);
+        (share(PACK_CYCLES), share(tile_rows * ROW_STEP_CYCLES))
+    }
+
+    /// Columns of y that a panel has.
+    fn columns(&self, panel: usize) -> Range<usize> {
+        let first = panel * self.kernel.cols;
+        first..self.n.min(first + self.kernel.cols)
+    }
+
+    /// Where the element of column n and row k of the product's matrix is stored.
+    fn stored(&self, n: usize, k: usize) -> *const u8 {
         let (row, col) = match self.job.product {
             Product::Nt => (n, k),
             Product::Nn => (k, n),
         };
-        let pack = PackW {
-            bytes: self.job.w.bytes[row * row_bytes + col * self.job.w.dtype.size()..].as_ptr(),
-            row_bytes,
-            n: cols,
-            k: K_BLOCK.min(self.k - k),
-            width,
-            out: buffer.as_mut_ptr(),
-        };
-        // SAFETY: the panel lies inside the matrix, and the buffer holds a block of it.
-        unsafe { (self.kernel.pack_w(self.job.product, self.job.w.dtype))(&pack) };
+        let w = &self.job.w;
+        w.bytes[row * w.row_bytes + col * w.dtype.size()..].as_ptr()
     }
 
-    /// Some rows over one block of a panel.
-    fn block(&self, block: &Block<'_>, rows: Range<usize>, packed: &[u32]) {
+    fn pack_of(&self, panel: usize, k: usize) -> PackW {
+        let columns = self.columns(panel);
+        PackW {
+            bytes: self.stored(columns.start, k),
+            row_bytes: self.job.w.row_bytes,
+            n: columns.len(),
+            k: K_BLOCK.min(self.k - k),
+            width: columns.len().next_multiple_of(self.kernel.lanes),
+            out: std::ptr::null_mut(),
+        }
+    }
+
+    fn pack_panel(&self, panel: usize, k: usize, out: &mut [u32], ahead: &mut Ahead) {
+        let mut pack = self.pack_of(panel, k);
+        assert!(
+            out.len() >= self.kernel.packing.depth(pack.k) * pack.width,
+            "room for a panel"
+        );
+        pack.out = out.as_mut_ptr();
+        // SAFETY: the panel lies inside the matrix, and the buffer holds a block of it.
+        unsafe { (self.kernel.pack_w(self.job.product, self.job.w.dtype))(&pack, ahead) };
+    }
+
+    /// All tiles of a block.
+    fn block(&self, block: &Block<'_>, rows: Range<usize>, packed: &[u32], ahead: &mut Ahead) {
+        for first in rows.clone().step_by(self.kernel.rows) {
+            let tile_rows = first..rows.end.min(first + self.kernel.rows);
+            let tile = self.tile(block, tile_rows, packed);
+            // SAFETY: as each of the parts says; no other task writes this part of y.
+            unsafe { (self.kernel.tile)(&tile, ahead) };
+        }
+    }
+
+    /// The only tile of a block, from the matrix itself.
+    fn few_rows(
+        &self,
+        narrow: Narrow,
+        block: &Block<'_>,
+        rows: Range<usize>,
+        packed: &[u32],
+        ahead: &mut Ahead,
+    ) {
+        let (pack, tile) = (
+            self.pack_of(block.panel, block.k),
+            self.tile(block, rows, packed),
+        );
+        // SAFETY: as each of the parts says; no other task writes this part of y.
+        unsafe { (narrow.run[slot(self.job.w.dtype)])(&pack, &tile, ahead) };
+    }
+
+    fn tile(&self, block: &Block<'_>, rows: Range<usize>, packed: &[u32]) -> Tile {
         let packing = self.kernel.packing;
-        let depth = packing.depth(K_BLOCK.min(self.k - block.k));
-        let before = packing.depth(block.k);
+        let columns = self.columns(block.panel);
         let bias = match self.job.bias {
-            Some(bias) if block.k == 0 => bias[block.n..].as_ptr(),
+            Some(bias) if block.k == 0 => bias[columns.start..].as_ptr(),
             _ => std::ptr::null(),
         };
-        for first in rows.clone().step_by(self.kernel.rows) {
-            let rows = self.kernel.rows.min(rows.end - first);
-            let tile = Tile {
-                a: packed[first * self.depth() + before * rows..].as_ptr(),
-                b: block.panel.as_ptr(),
-                depth,
-                rows,
-                cols: block.cols,
-                width: block.width,
-                // SAFETY: row `first` and column `n` are inside y, which was checked.
-                y: unsafe { self.y.get().add(first * self.y_stride + block.n) },
-                stride: self.y_stride,
-                load: self.job.add || block.k > 0,
-                scale: self.job.scale,
-                bias,
-            };
-            // SAFETY: as each of the parts says; no other task writes this part of y.
-            unsafe { (self.kernel.tile)(&tile) };
+        Tile {
+            a: packed[rows.start * self.depth() + packing.depth(block.k) * rows.len()..].as_ptr(),
+            b: block.packed.as_ptr(),
+            depth: packing.depth(K_BLOCK.min(self.k - block.k)),
+            rows: rows.len(),
+            cols: columns.len(),
+            width: columns.len().next_multiple_of(self.kernel.lanes),
+            // SAFETY: the row and the column are inside y, which was checked.
+            y: unsafe { self.y.get().add(rows.start * self.y_stride + columns.start) },
+            stride: self.y_stride,
+            load: self.job.add || block.k > 0,
+            scale: self.job.scale,
+            bias,
         }
     }
 
     /// A sum over no k.
-    fn empty_sum(&self, n: usize, cols: usize, rows: Range<usize>) {
+    fn empty_sum(&self, panels: Range<usize>, rows: Range<usize>) {
         for row in rows {
-            for col in n..n + cols {
+            for col in panels.clone().flat_map(|panel| self.columns(panel)) {
                 // SAFETY: inside y; no other task writes this part of it.
                 let y = unsafe { &mut *self.y.get().add(row * self.y_stride + col) };
                 let start = if self.job.add { *y } else { 0.0 };

@@ -3,6 +3,9 @@
 use super::{Precision, Product};
 use crate::{Isa, StoredDtype};
 
+/// Depth of a tile between two bursts of [`Ahead`].
+pub(crate) const STEP: usize = 32;
+
 /// What one packed dword holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Packing {
@@ -64,7 +67,93 @@ pub(crate) struct Tile {
     pub(crate) bias: *const f32,
 }
 
-pub(crate) type PackWFn = unsafe fn(&PackW);
+/// Lines of memory that the next panel will read, fetched a few at a time while this one is
+/// packed and multiplied: rows of a matrix are too short and too far apart for the processor to
+/// guess them.
+pub(crate) struct Ahead {
+    row: *const u8,
+    row_bytes: usize,
+    /// Of a row.
+    lines: usize,
+    line: usize,
+    rows_left: usize,
+    /// Lines at each call.
+    pub(crate) burst: usize,
+}
+
+impl Ahead {
+    const LINE: usize = 64;
+
+    /// Nothing to fetch.
+    pub(crate) const NOTHING: Self = Self {
+        row: std::ptr::null(),
+        row_bytes: 0,
+        lines: 0,
+        line: 0,
+        rows_left: 0,
+        burst: 0,
+    };
+
+    /// `rows` pieces of `len` bytes, the first at `row`.
+    pub(crate) fn new(row: *const u8, len: usize, row_bytes: usize, rows: usize) -> Self {
+        Self {
+            row,
+            row_bytes,
+            lines: (row.addr() % Self::LINE + len).div_ceil(Self::LINE),
+            line: 0,
+            rows_left: rows,
+            burst: 0,
+        }
+    }
+
+    /// Lines not fetched yet.
+    pub(crate) fn left(&self) -> usize {
+        self.rows_left * self.lines - self.line
+    }
+
+    /// Asks for the next lines.
+    #[inline(always)]
+    pub(crate) fn fetch(&mut self) {
+        let mut left = self.burst;
+        while left > 0 && self.rows_left > 0 {
+            let count = left.min(self.lines - self.line);
+            let first = self.row.wrapping_add(self.line * Self::LINE);
+            for line in 0..count {
+                fetch_line(first.wrapping_add(line * Self::LINE));
+            }
+            left -= count;
+            self.line += count;
+            if self.line == self.lines {
+                self.line = 0;
+                self.rows_left -= 1;
+                self.row = self.row.wrapping_add(self.row_bytes);
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn fetch_line(at: *const u8) {
+    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+    // SAFETY: a prefetch of any address does nothing that a program could see.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+fn fetch_line(_at: *const u8) {}
+
+pub(crate) type PackWFn = unsafe fn(&PackW, &mut Ahead);
+
+/// A tile that reads the matrix without packing it; `PackW::out` and `Tile::b` are not used.
+#[derive(Clone, Copy)]
+pub(crate) struct Narrow {
+    /// Most rows.
+    pub(crate) rows: usize,
+    /// F32, F16, Bf16.
+    pub(crate) run: [unsafe fn(&PackW, &Tile, &mut Ahead); 3],
+}
 
 /// The functions of one instruction set and packing.
 pub(crate) struct Kernel {
@@ -82,7 +171,9 @@ pub(crate) struct Kernel {
     pub(crate) pack_nt: [PackWFn; 3],
     /// F32, F16, Bf16.
     pub(crate) pack_nn: [PackWFn; 3],
-    pub(crate) tile: unsafe fn(&Tile),
+    /// For few rows and stored rows along k.
+    pub(crate) narrow: Option<Narrow>,
+    pub(crate) tile: unsafe fn(&Tile, &mut Ahead),
 }
 
 impl Kernel {
@@ -91,11 +182,16 @@ impl Kernel {
             Product::Nt => &self.pack_nt,
             Product::Nn => &self.pack_nn,
         };
-        match dtype {
-            StoredDtype::F32 => by_dtype[0],
-            StoredDtype::F16 => by_dtype[1],
-            StoredDtype::Bf16 => by_dtype[2],
-        }
+        by_dtype[slot(dtype)]
+    }
+}
+
+/// The place of a format in the tables.
+pub(crate) fn slot(dtype: StoredDtype) -> usize {
+    match dtype {
+        StoredDtype::F32 => 0,
+        StoredDtype::F16 => 1,
+        StoredDtype::Bf16 => 2,
     }
 }
 

@@ -12,7 +12,12 @@ pub struct Peak {
     pub bf16_gflops: f64,
 }
 
-/// Runs a loop of multiply-adds on registers for some 20 ms each and takes the best of several.
+/// Tasks a thread of one run, so that a thread that is kept waiting costs little.
+const TASKS: usize = 8;
+/// Runs, of which the best counts.
+const RUNS: usize = 100;
+
+/// Runs a loop of multiply-adds on registers for some 30 ms each and takes the best slice.
 pub fn peak(ctx: &Context) -> Peak {
     let f32_gflops = best(ctx, float_loop(ctx.isa));
     let bf16_gflops = match bf16_loop(ctx.isa) {
@@ -36,18 +41,18 @@ struct Timed {
 
 fn best(ctx: &Context, timed: Timed) -> f64 {
     let threads = ctx.threads.count();
-    let rounds = 20_000;
+    // Some 30 µs a task: short enough that a busy machine leaves a few runs undisturbed.
+    let rounds = 4_000;
     let rate = |_| {
         let start = Instant::now();
-        // More tasks than threads, so that a thread that is kept waiting costs little.
-        let tasks = threads * 8;
-        ctx.threads.run(tasks, |_| {
+        ctx.threads.run(threads * TASKS, |_| {
             // SAFETY: chosen for the context's instruction set, which this processor has.
             std::hint::black_box(unsafe { (timed.kernel)(std::hint::black_box(rounds)) });
         });
-        (tasks * rounds * timed.flops_per_round) as f64 / start.elapsed().as_secs_f64() * 1e-9
+        let flops = threads * TASKS * rounds * timed.flops_per_round;
+        flops as f64 / start.elapsed().as_secs_f64() * 1e-9
     };
-    (0..15).map(rate).fold(0.0, f64::max)
+    (0..RUNS).map(rate).fold(0.0, f64::max)
 }
 
 fn float_loop(isa: Isa) -> Timed {

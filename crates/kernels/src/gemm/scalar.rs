@@ -1,6 +1,6 @@
 //! The products' definition, and the kernels of plain loops.
 
-use super::kernel::{Kernel, PackW, PackX, Packing, Tile};
+use super::kernel::{Ahead, Kernel, PackW, PackX, Packing, Tile};
 use super::{K_BLOCK, Mat, MatMut, Precision, Product};
 use crate::{Stored, StoredDtype};
 use half::{bf16, f16};
@@ -86,6 +86,7 @@ const fn kernel(packing: Packing) -> Kernel {
         pack_columns,
         pack_nt: if wide { nt::<true>() } else { nt::<false>() },
         pack_nn: if wide { nn::<true>() } else { nn::<false>() },
+        narrow: None,
         tile,
     }
 }
@@ -196,7 +197,10 @@ pub(crate) unsafe fn pack_columns(pack: &PackX) {
 /// # Safety
 /// As [`PackW`] says.
 #[inline(always)]
-pub(crate) unsafe fn pack_w<const WIDE: bool, const NT: bool, D: Decode>(pack: &PackW) {
+pub(crate) unsafe fn pack_w<const WIDE: bool, const NT: bool, D: Decode>(
+    pack: &PackW,
+    _ahead: &mut Ahead,
+) {
     let padded = pack.k.next_multiple_of(if WIDE { 2 } else { 1 });
     for k in 0..padded {
         for n in 0..pack.width {
@@ -222,7 +226,7 @@ pub(crate) unsafe fn pack_w<const WIDE: bool, const NT: bool, D: Decode>(pack: &
 
 /// # Safety
 /// As [`Tile`] says; at most `ROWS` rows of a panel `COLS` wide.
-unsafe fn tile(tile: &Tile) {
+unsafe fn tile(tile: &Tile, _ahead: &mut Ahead) {
     debug_assert!(tile.rows <= ROWS && tile.width == COLS);
     let mut sums = [[0.0f32; COLS]; ROWS];
     for p in 0..tile.depth {

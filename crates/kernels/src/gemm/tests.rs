@@ -209,6 +209,26 @@ proptest! {
 }
 
 #[test]
+fn many_panels_in_groups_give_the_definitions_bits() {
+    for product in [Product::Nt, Product::Nn] {
+        for (dtype, precision) in [
+            (StoredDtype::Bf16, Precision::Bf16),
+            (StoredDtype::F32, Precision::Bf16),
+            (StoredDtype::F16, Precision::F32),
+        ] {
+            for (m, k, n) in [(3, 2100, 900), (9, 1030, 1500)] {
+                let case = Case::new((m, k, n), 11, 0, (product, dtype, precision));
+                let want = case.want();
+                for isa in Isa::available() {
+                    let got = case.run(&Context::new(Some(2), Some(isa)));
+                    assert_eq!(same(&got, &want), Ok(()), "{isa:?} {product:?} {dtype:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn threads_and_rows_do_not_change_the_bits() {
     let kind = (Product::Nt, StoredDtype::Bf16, Precision::Bf16);
     for kind in [kind, (Product::Nn, StoredDtype::F16, Precision::F32)] {

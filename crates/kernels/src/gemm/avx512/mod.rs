@@ -4,9 +4,10 @@
 //! broadcasts, so the multiply pipes are the bound, not the load pipes; 24 + 3 + 1 registers
 //! leave four spare.
 
+mod narrow;
 mod pack;
 
-use super::kernel::{Kernel, PackWFn, Packing, Tile};
+use super::kernel::{Ahead, Kernel, Narrow, PackWFn, Packing, STEP, Tile};
 use super::scalar;
 use pack::{Bf16Source, F16Source, F32Source};
 use std::arch::x86_64::*;
@@ -27,6 +28,14 @@ pub(crate) static PAIRS: Kernel = Kernel {
         pack::nn_pairs::<F16Source>,
         pack::nn_pairs::<Bf16Source>,
     ],
+    narrow: Some(Narrow {
+        rows: narrow::ROWS,
+        run: [
+            narrow::pairs::<F32Source>,
+            narrow::pairs::<F16Source>,
+            narrow::pairs::<Bf16Source>,
+        ],
+    }),
     tile: tile_pairs,
     ..kernel::<false>(Packing::Pairs)
 };
@@ -44,6 +53,14 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         pack_columns: scalar::pack_columns,
         pack_nt: nt::<WIDE>(),
         pack_nn: nn::<WIDE>(),
+        narrow: Some(Narrow {
+            rows: narrow::ROWS,
+            run: [
+                narrow::float::<WIDE, F32Source>,
+                narrow::float::<WIDE, F16Source>,
+                narrow::float::<WIDE, Bf16Source>,
+            ],
+        }),
         tile: tile_f32,
     }
 }
@@ -71,17 +88,45 @@ fn lane_mask(cols: usize, index: usize) -> u16 {
     ((1u32 << left) - 1) as u16
 }
 
+/// Adds sums to y: what it held, then the bias, then `scale` times the sum.
+///
+/// # Safety
+/// As [`Tile`] says, with `R` rows and at most `V` vectors; the processor has AVX-512.
+#[inline(always)]
+unsafe fn finish<const R: usize, const V: usize>(tile: &Tile, sums: &[[__m512; V]; R]) {
+    // SAFETY: the caller's promise; masks keep to the tile's columns.
+    unsafe {
+        let scale = _mm512_set1_ps(tile.scale);
+        for (row, sums) in sums.iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
+                let mask = lane_mask(tile.cols, v);
+                let y = tile.y.wrapping_add(row * tile.stride + v * LANES);
+                let mut start = _mm512_setzero_ps();
+                if tile.load {
+                    start = _mm512_maskz_loadu_ps(mask, y);
+                }
+                if !tile.bias.is_null() {
+                    let bias = tile.bias.wrapping_add(v * LANES);
+                    start = _mm512_add_ps(start, _mm512_maskz_loadu_ps(mask, bias));
+                }
+                let total = _mm512_fmadd_ps(*sum, scale, start);
+                _mm512_mask_storeu_ps(y, mask, total);
+            }
+        }
+    }
+}
+
 macro_rules! tiles {
     ($dispatch:ident, $tile:ident, $features:literal, $multiply_add:expr) => {
         /// # Safety
         /// As [`Tile`] says, with at most 8 rows and 48 columns; the processor has the features.
-        unsafe fn $dispatch(tile: &Tile) {
+        unsafe fn $dispatch(tile: &Tile, ahead: &mut Ahead) {
             macro_rules! row {
                 ($rows:literal) => {
                     [$tile::<$rows, 1>, $tile::<$rows, 2>, $tile::<$rows, 3>]
                 };
             }
-            static TABLE: [[unsafe fn(&Tile); VECTORS]; ROWS] = [
+            static TABLE: [[unsafe fn(&Tile, &mut Ahead); VECTORS]; ROWS] = [
                 row!(1),
                 row!(2),
                 row!(3),
@@ -93,13 +138,13 @@ macro_rules! tiles {
             ];
             debug_assert!(tile.rows <= ROWS && tile.cols <= tile.width);
             // SAFETY: the caller's promise.
-            unsafe { TABLE[tile.rows - 1][tile.width / LANES - 1](tile) }
+            unsafe { TABLE[tile.rows - 1][tile.width / LANES - 1](tile, ahead) }
         }
 
         /// # Safety
         /// As [`Tile`] says, with exactly these rows and vectors.
         #[target_feature(enable = $features)]
-        unsafe fn $tile<const R: usize, const V: usize>(tile: &Tile) {
+        unsafe fn $tile<const R: usize, const V: usize>(tile: &Tile, ahead: &mut Ahead) {
             let mut sums = [[_mm512_setzero_ps(); V]; R];
             // SAFETY: a packed tile is `depth × R`, a panel `depth × V` vectors, and y as checked.
             unsafe {
@@ -110,7 +155,10 @@ macro_rules! tiles {
                     }
                 }
                 let (mut a, mut b) = (tile.a, tile.b);
-                for _ in 0..tile.depth {
+                for p in 0..tile.depth {
+                    if p % STEP == 0 {
+                        ahead.fetch();
+                    }
                     let mut panel = [_mm512_setzero_si512(); V];
                     for (v, panel) in panel.iter_mut().enumerate() {
                         *panel = _mm512_loadu_si512(b.add(v * LANES).cast());
@@ -124,23 +172,7 @@ macro_rules! tiles {
                     a = a.add(R);
                     b = b.add(V * LANES);
                 }
-                let scale = _mm512_set1_ps(tile.scale);
-                for (row, sums) in sums.iter().enumerate() {
-                    for (v, sum) in sums.iter().enumerate() {
-                        let mask = lane_mask(tile.cols, v);
-                        let y = tile.y.wrapping_add(row * tile.stride + v * LANES);
-                        let mut start = _mm512_setzero_ps();
-                        if tile.load {
-                            start = _mm512_maskz_loadu_ps(mask, y);
-                        }
-                        if !tile.bias.is_null() {
-                            let bias = tile.bias.wrapping_add(v * LANES);
-                            start = _mm512_add_ps(start, _mm512_maskz_loadu_ps(mask, bias));
-                        }
-                        let total = _mm512_fmadd_ps(*sum, scale, start);
-                        _mm512_mask_storeu_ps(y, mask, total);
-                    }
-                }
+                finish(tile, &sums);
             }
         }
     };

@@ -4,7 +4,7 @@
 //! on those of the packing function that they end up in.
 
 use super::LANES;
-use crate::gemm::kernel::{PackW, PackX};
+use crate::gemm::kernel::{Ahead, PackW, PackX};
 use std::arch::x86_64::*;
 
 /// Elements of a file, sixteen at a time.
@@ -72,13 +72,13 @@ impl Source for Bf16Source {
 
 /// A mask of the first `count` of 16.
 #[inline(always)]
-fn first16(count: usize) -> u16 {
+pub(super) fn first16(count: usize) -> u16 {
     ((1u32 << count.min(16)) - 1) as u16
 }
 
 /// A mask of the first `count` of 32.
 #[inline(always)]
-fn first32(count: usize) -> u32 {
+pub(super) fn first32(count: usize) -> u32 {
     ((1u64 << count.min(32)) - 1) as u32
 }
 
@@ -109,7 +109,7 @@ unsafe fn round_to_bf16(values: __m512) -> __m512 {
 /// # Safety
 /// The processor has AVX-512.
 #[inline(always)]
-unsafe fn along_k<const WIDE: bool>(values: __m512) -> __m512i {
+pub(super) unsafe fn along_k<const WIDE: bool>(values: __m512) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe {
         if WIDE {
@@ -121,79 +121,120 @@ unsafe fn along_k<const WIDE: bool>(values: __m512) -> __m512i {
     }
 }
 
-/// Turns 16 rows of 16 dwords into 16 columns.
+/// Dwords of a row that are staged before the next row's.
+const STAGE: usize = 256;
+/// Distance of staged rows: a line more, so that they do not share one set of the first cache.
+const STAGE_STRIDE: usize = STAGE + LANES;
+
+/// Sixteen rows of packed dwords, row-major.
+#[repr(align(64))]
+struct Stage {
+    _rows: [u32; LANES * STAGE_STRIDE],
+}
+
+/// Sixteen columns of a stage, from `stage` on, each a vector over its sixteen rows. The load ports
+/// put rows 4 l + i into lane l, which leaves half of the shuffles of a transposition in registers.
 ///
 /// # Safety
-/// The processor has AVX-512.
+/// The stage holds these columns at this distance of rows; the processor has AVX-512.
 #[inline(always)]
-unsafe fn transpose(rows: [__m512i; LANES]) -> [__m512i; LANES] {
+pub(super) unsafe fn columns(stage: *const u32, stride: usize) -> [__m512i; LANES] {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut twos = rows;
-        for i in 0..8 {
-            twos[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
-            twos[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+        let mut vectors = [_mm512_setzero_si512(); LANES];
+        for quarter in 0..4 {
+            let mut rows = [_mm512_setzero_si512(); 4];
+            for (i, row) in rows.iter_mut().enumerate() {
+                let at = |row: usize| _mm_load_si128(stage.add(row * stride + quarter * 4).cast());
+                *row = _mm512_castsi128_si512(at(i));
+                *row = _mm512_mask_broadcast_i32x4(*row, 0x00f0, at(4 + i));
+                *row = _mm512_mask_broadcast_i32x4(*row, 0x0f00, at(8 + i));
+                *row = _mm512_mask_broadcast_i32x4(*row, 0xf000, at(12 + i));
+            }
+            let low01 = _mm512_unpacklo_epi32(rows[0], rows[1]);
+            let high01 = _mm512_unpackhi_epi32(rows[0], rows[1]);
+            let low23 = _mm512_unpacklo_epi32(rows[2], rows[3]);
+            let high23 = _mm512_unpackhi_epi32(rows[2], rows[3]);
+            vectors[quarter * 4] = _mm512_unpacklo_epi64(low01, low23);
+            vectors[quarter * 4 + 1] = _mm512_unpackhi_epi64(low01, low23);
+            vectors[quarter * 4 + 2] = _mm512_unpacklo_epi64(high01, high23);
+            vectors[quarter * 4 + 3] = _mm512_unpackhi_epi64(high01, high23);
         }
-        // fours[4 i + c]: in each 128-bit lane l, column 4 l + c of rows 4 i .. 4 i + 4.
-        let mut fours = twos;
-        for i in 0..4 {
-            let [a, b, c, d] = [
-                twos[4 * i],
-                twos[4 * i + 1],
-                twos[4 * i + 2],
-                twos[4 * i + 3],
-            ];
-            fours[4 * i] = _mm512_unpacklo_epi64(a, c);
-            fours[4 * i + 1] = _mm512_unpackhi_epi64(a, c);
-            fours[4 * i + 2] = _mm512_unpacklo_epi64(b, d);
-            fours[4 * i + 3] = _mm512_unpackhi_epi64(b, d);
-        }
-        let mut out = fours;
-        for c in 0..4 {
-            let [r0, r1, r2, r3] = [fours[c], fours[4 + c], fours[8 + c], fours[12 + c]];
-            let low01 = _mm512_shuffle_i32x4::<0b10_00_10_00>(r0, r1);
-            let high01 = _mm512_shuffle_i32x4::<0b11_01_11_01>(r0, r1);
-            let low23 = _mm512_shuffle_i32x4::<0b10_00_10_00>(r2, r3);
-            let high23 = _mm512_shuffle_i32x4::<0b11_01_11_01>(r2, r3);
-            out[c] = _mm512_shuffle_i32x4::<0b10_00_10_00>(low01, low23);
-            out[8 + c] = _mm512_shuffle_i32x4::<0b11_01_11_01>(low01, low23);
-            out[4 + c] = _mm512_shuffle_i32x4::<0b10_00_10_00>(high01, high23);
-            out[12 + c] = _mm512_shuffle_i32x4::<0b11_01_11_01>(high01, high23);
-        }
-        out
+        vectors
     }
 }
+
+/// Stores the first `depth` columns of a stage, `width` apart.
+///
+/// # Safety
+/// As [`columns`], and `out` holds them.
+#[inline(always)]
+unsafe fn transpose(stage: *const u32, out: *mut u32, width: usize, depth: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let vectors = columns(stage, STAGE_STRIDE);
+        if depth >= LANES {
+            for (p, vector) in vectors.iter().enumerate() {
+                _mm512_storeu_si512(out.add(p * width).cast(), *vector);
+            }
+        } else {
+            for (p, vector) in vectors.iter().enumerate().take(depth) {
+                _mm512_storeu_si512(out.add(p * width).cast(), *vector);
+            }
+        }
+    }
+}
+
+/// Decodes and packs one row's run of `run` elements, of which `inside` exist, to `to`, padded
+/// with zeros to whole vectors.
+macro_rules! stage_row {
+    ($at:expr, $inside:expr, $run:expr, $to:expr, $step:literal, $size:expr, $load:expr) => {{
+        let (at, inside, to): (*const u8, usize, *mut u32) = ($at, $inside, $to);
+        let full = inside - inside % $step;
+        for k in (0..full).step_by($step) {
+            let dwords = $load(at.add(k * $size), $step);
+            _mm512_store_si512(to.add(k * LANES / $step).cast(), dwords);
+        }
+        for k in (full..$run).step_by($step) {
+            let dwords = $load(at.wrapping_add(k * $size), inside.saturating_sub(k));
+            _mm512_store_si512(to.add(k * LANES / $step).cast(), dwords);
+        }
+    }};
+}
+pub(super) use stage_row;
 
 macro_rules! pack_nt {
     ($name:ident, $features:literal, [$($wide:ident)?], $step:literal, $depth:expr, $load:expr) => {
         /// # Safety
         /// As [`PackW`] says, for rows along k.
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $name<$(const $wide: bool,)? S: Source>(pack: &PackW) {
-            let depth: usize = $depth(pack.k);
+        pub(super) unsafe fn $name<$(const $wide: bool,)? S: Source>(
+            pack: &PackW,
+            ahead: &mut Ahead,
+        ) {
+            const K_STAGE: usize = STAGE * $step / LANES;
+            let mut stage = std::mem::MaybeUninit::<Stage>::uninit();
+            let stage: *mut u32 = stage.as_mut_ptr().cast();
             for group in (0..pack.width).step_by(LANES) {
-                let columns = LANES.min(pack.n.saturating_sub(group));
-                for k in (0..pack.k).step_by($step) {
-                    let slot = k * LANES / $step;
-                    // SAFETY: inside the panel, by the masks; the output holds `depth × width`.
-                    unsafe {
-                        let mut rows = [_mm512_setzero_si512(); LANES];
-                        for (column, row) in rows.iter_mut().enumerate() {
-                            if column < columns {
-                                let at = (group + column) * pack.row_bytes + k * S::SIZE;
-                                *row = $load(pack.bytes.add(at), pack.k - k);
-                            }
+                for first in (0..pack.k).step_by(K_STAGE) {
+                    let run = K_STAGE.min(pack.k - first);
+                    for column in 0..LANES {
+                        let inside = if group + column < pack.n { run } else { 0 };
+                        let row = (group + column) * pack.row_bytes + first * S::SIZE;
+                        // SAFETY: inside the panel, by the masks; the stage holds a run.
+                        unsafe {
+                            let at = pack.bytes.wrapping_add(row);
+                            let to = stage.add(column * STAGE_STRIDE);
+                            stage_row!(at, inside, run, to, $step, S::SIZE, $load);
                         }
-                        let out = pack.out.add(slot * pack.width + group);
-                        let vectors = transpose(rows);
-                        if depth - slot >= LANES {
-                            for (p, vector) in vectors.iter().enumerate() {
-                                _mm512_storeu_si512(out.add(p * pack.width).cast(), *vector);
-                            }
-                        } else {
-                            for (p, vector) in vectors.iter().enumerate().take(depth - slot) {
-                                _mm512_storeu_si512(out.add(p * pack.width).cast(), *vector);
-                            }
+                        ahead.fetch();
+                    }
+                    let depth: usize = $depth(run);
+                    for slot in (0..depth).step_by(LANES) {
+                        let to = (first * LANES / $step + slot) * pack.width + group;
+                        // SAFETY: staged above; the output holds `depth × width`.
+                        unsafe {
+                            transpose(stage.add(slot), pack.out.add(to), pack.width, depth - slot);
                         }
                     }
                 }
@@ -222,7 +263,7 @@ pack_nt!(
 /// # Safety
 /// As [`PackW`] says, for rows along n.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-pub(super) unsafe fn nn_pairs<S: Source>(pack: &PackW) {
+pub(super) unsafe fn nn_pairs<S: Source>(pack: &PackW, ahead: &mut Ahead) {
     // Word i of both rows, i upwards: (even k, odd k) of column i.
     const ZIP: [u16; 32] = {
         let mut zip = [0; 32];
@@ -238,6 +279,7 @@ pub(super) unsafe fn nn_pairs<S: Source>(pack: &PackW) {
     unsafe {
         let zip = _mm512_loadu_si512(ZIP.as_ptr().cast());
         for k in (0..pack.k).step_by(2) {
+            ahead.fetch();
             for group in (0..pack.width).step_by(LANES) {
                 let mask = u32::from(first16(pack.n.saturating_sub(group)));
                 let at = pack
@@ -256,13 +298,14 @@ pub(super) unsafe fn nn_pairs<S: Source>(pack: &PackW) {
 /// # Safety
 /// As [`PackW`] says, for rows along n.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) unsafe fn nn_f32<const WIDE: bool, S: Source>(pack: &PackW) {
+pub(super) unsafe fn nn_f32<const WIDE: bool, S: Source>(pack: &PackW, ahead: &mut Ahead) {
     let depth = if WIDE {
         pack.k.next_multiple_of(2)
     } else {
         pack.k
     };
     for k in 0..depth {
+        ahead.fetch();
         let slot = if WIDE { k ^ 1 } else { k };
         for group in (0..pack.width).step_by(LANES) {
             let inside = if k < pack.k {
@@ -288,29 +331,67 @@ pub(super) unsafe fn nn_f32<const WIDE: bool, S: Source>(pack: &PackW) {
 macro_rules! pack_x {
     ($name:ident, $features:literal, [$($wide:ident)?], $step:literal, $depth:expr, $load:expr) => {
         /// # Safety
-        /// As [`PackX`] says, for at most 16 rows.
+        /// As [`PackX`] says, for at most 8 rows.
         #[target_feature(enable = $features)]
         pub(super) unsafe fn $name<$(const $wide: bool)?>(pack: &PackX) {
             let depth: usize = $depth(pack.k);
-            debug_assert!(pack.rows <= LANES);
+            debug_assert!(pack.rows <= 8);
             for k in (0..pack.k).step_by($step) {
                 let slot = k * LANES / $step;
                 // SAFETY: inside the rectangle, by the masks; the output holds `depth × rows`.
                 unsafe {
-                    let mut rows = [_mm512_setzero_si512(); LANES];
-                    for (row, packed) in rows.iter_mut().enumerate().take(pack.rows) {
-                        let at = pack.x.add(row * pack.stride + k).cast();
-                        *packed = $load(at, pack.k - k);
+                    let mut rows = [_mm512_setzero_si512(); 8];
+                    for (row, packed) in rows.iter_mut().enumerate() {
+                        let inside = if row < pack.rows { pack.k - k } else { 0 };
+                        let at = pack.x.wrapping_add(row * pack.stride + k).cast();
+                        *packed = $load(at, inside);
                     }
-                    let mask = first16(pack.rows);
-                    let out = pack.out.add(slot * pack.rows).cast::<i32>();
-                    for (p, vector) in transpose(rows).iter().enumerate().take(depth - slot) {
-                        _mm512_mask_storeu_epi32(out.add(p * pack.rows), mask, *vector);
-                    }
+                    let out = pack.out.add(slot * pack.rows);
+                    scatter(rows, out, pack.rows, depth - slot);
                 }
             }
         }
     };
+}
+
+/// Stores 16 columns of 8 rows one after the other, `rows` elements of each, at most `depth`
+/// columns.
+///
+/// # Safety
+/// `out` holds `rows × min(depth, 16)`; the processor has AVX-512.
+#[inline(always)]
+unsafe fn scatter(rows: [__m512i; 8], out: *mut u32, count: usize, depth: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut fours = [_mm512_setzero_si512(); 8];
+        for i in 0..2 {
+            let [a, b, c, d] = [
+                rows[4 * i],
+                rows[4 * i + 1],
+                rows[4 * i + 2],
+                rows[4 * i + 3],
+            ];
+            let (low01, high01) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let (low23, high23) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            fours[4 * i] = _mm512_unpacklo_epi64(low01, low23);
+            fours[4 * i + 1] = _mm512_unpackhi_epi64(low01, low23);
+            fours[4 * i + 2] = _mm512_unpacklo_epi64(high01, high23);
+            fours[4 * i + 3] = _mm512_unpackhi_epi64(high01, high23);
+        }
+        // fours[c] has column 4 l + c of rows 0..4 in lane l, fours[4 + c] of rows 4..8.
+        let mask = ((1u32 << count) - 1) as u8;
+        for column in 0..LANES.min(depth) {
+            let (lane, c) = (column / 4, column % 4);
+            let part = |from: __m512i| match lane {
+                0 => _mm512_extracti32x4_epi32::<0>(from),
+                1 => _mm512_extracti32x4_epi32::<1>(from),
+                2 => _mm512_extracti32x4_epi32::<2>(from),
+                _ => _mm512_extracti32x4_epi32::<3>(from),
+            };
+            let eight = _mm256_set_m128i(part(fours[4 + c]), part(fours[c]));
+            _mm256_mask_storeu_epi32(out.add(column * count).cast(), mask, eight);
+        }
+    }
 }
 
 pack_x!(
