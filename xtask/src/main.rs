@@ -2,6 +2,7 @@
 
 mod architecture;
 mod ci;
+mod faults;
 mod python;
 mod run;
 
@@ -22,6 +23,8 @@ enum Command {
     Ci,
     /// The promises of docs/ARCHITECTURE.md that a program can check.
     Architecture,
+    /// The fault suites: storage, sudden death, damage; prints how many faults were injected.
+    Faults,
     /// Makes the golden files again with the Python stack, and shows what changed.
     Goldens,
 }
@@ -30,6 +33,7 @@ fn main() -> Result<()> {
     match Args::parse().command {
         Command::Ci => ci::ci(),
         Command::Architecture => architecture::check(),
+        Command::Faults => faults::faults(),
         Command::Goldens => python::goldens(),
     }
 }
