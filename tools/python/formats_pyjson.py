@@ -17,6 +17,9 @@ FLOATS = [
 ]
 FLOATS += [random.uniform(-1, 1) * 10 ** random.randint(-20, 20) for _ in range(200)]
 FLOATS += [struct.unpack("<d", struct.pack("<Q", random.getrandbits(64)))[0] for _ in range(200)]
+# Dyadic fractions of 17 digits and more: here two shortest texts may be equally near.
+FLOATS += [1.2054214477539062] + [random.getrandbits(21) / 2 ** random.randint(17, 24) for _ in range(300)]
+FLOATS += [2.0**power for power in range(-1074, 1024, 7)]
 
 VALUES = [
     None,

@@ -6,6 +6,7 @@ use durable::DurableError;
 
 use crate::pyjson::JsonFault;
 use crate::safetensors::SafetensorsFault;
+use crate::torch_bin::TorchFault;
 
 /// Why a file could not be read or written. Rows have their own, `rows::RowsError`.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +73,14 @@ pub enum FormatsError {
         path: PathBuf,
         /// What is wrong.
         fault: SafetensorsFault,
+    },
+    /// A file is not a torch checkpoint that we read.
+    #[error("`{}`: {fault}", .path.display())]
+    Torch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: TorchFault,
     },
     /// A folder without weights.
     #[error("`{}` has no weights, looked for: {}", .folder.display(), .looked_for.join(", "))]
@@ -169,6 +178,7 @@ impl FormatsError {
             Self::MissingKey { .. } => "is this the right folder? a model's config.json has it",
             Self::NotLora { .. } => "only LoRA adapters are read",
             Self::Safetensors { fault, .. } => return fault.hint(),
+            Self::Torch { fault, .. } => return fault.hint(),
             Self::NoWeights { .. } => "give the folder that holds the weights beside config.json",
             Self::MissingShard { .. } => "fetch the missing file into the folder",
             Self::ShardName { .. } => "do not trust this folder: shards lie beside their index",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use indexmap::IndexMap;
 
 use crate::error::FormatsError;
-use crate::pyjson::{Json, Limits, Style, parse, to_string};
+use crate::pyjson::{Json, Style, parse, to_string};
 
 /// Largest `config.json`, `adapter_config.json`, `generation_config.json`.
 pub(crate) const MAX_CONFIG_BYTES: usize = 4 << 20;
@@ -17,9 +17,9 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    pub(crate) fn parse(text: &[u8], path: &Path, limits: Limits) -> Result<Self, FormatsError> {
+    pub(crate) fn parse(text: &[u8], path: &Path) -> Result<Self, FormatsError> {
         let path = path.to_owned();
-        match parse(text, limits) {
+        match parse(text) {
             Ok(Json::Object(entries)) => Ok(Self {
                 path,
                 entries: *entries,
@@ -29,6 +29,14 @@ impl Fields {
                 found: other.kind(),
             }),
             Err(fault) => Err(FormatsError::Json { path, fault }),
+        }
+    }
+
+    /// The same from entries that were read otherwise.
+    pub(crate) fn new(path: &Path, entries: IndexMap<String, Json>) -> Self {
+        Self {
+            path: path.to_owned(),
+            entries,
         }
     }
 

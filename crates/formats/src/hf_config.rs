@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::dtype::Dtype;
 use crate::error::FormatsError;
 use crate::fields::{Fields, MAX_CONFIG_BYTES, bad_key};
-use crate::pyjson::{Json, Limits, Style, to_string};
+use crate::pyjson::{Json, Style, to_string};
 
 /// Most layers taken.
 pub const MAX_LAYERS: usize = 1_024;
@@ -48,7 +48,7 @@ impl HfConfig {
     /// # Errors
     /// [`FormatsError::Json`], [`FormatsError::NotAnObject`].
     pub fn parse(text: &[u8], path: &Path) -> Result<Self, FormatsError> {
-        let fields = Fields::parse(text, path, Limits::CONFIG)?;
+        let fields = Fields::parse(text, path)?;
         let raw = fields
             .rest()
             .into_iter()

@@ -8,10 +8,13 @@ pub mod adapter_config;
 pub mod dtype;
 mod error;
 mod fields;
+pub mod fuzzing;
 pub mod hf_config;
 pub mod pyjson;
 pub mod rows;
 pub mod safetensors;
+pub mod torch_bin;
+pub mod trainer_state;
 pub mod weights;
 
 pub use dtype::Dtype;

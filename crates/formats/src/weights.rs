@@ -4,23 +4,22 @@
 //! An index is not believed: shard names must be plain file names, and what it says must be what the shards hold.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use durable::{Hasher, Mapped, MappedSlice};
 
 use crate::dtype::Dtype;
 use crate::error::FormatsError;
-use crate::fields::Fields;
-use crate::pyjson::{Json, Limits};
-use crate::safetensors::Header;
+use crate::fields::bad_key;
+use crate::pyjson::{Budget, JsonFault, MAX_DEPTH, Scanner, value};
+use crate::safetensors::{Header, TensorInfo};
+use crate::torch_bin::{TorchFile, TorchTensor};
 
 /// Largest index of shards.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
-/// An index has one value a tensor; see `safetensors::MAX_TENSORS`.
-const INDEX_LIMITS: Limits = Limits {
-    depth: 8,
-    values: 1_000_100,
-};
+/// An entry of an index in memory: two strings and its part of a tree.
+const INDEX_ENTRY_BYTES: usize = 144;
 /// Largest adapter file: it is read into memory, since a file that is cut while mapped kills the process.
 const MAX_ADAPTER_BYTES: u64 = 16 << 30;
 
@@ -54,8 +53,8 @@ impl StoredTensor {
 struct StoredFile {
     path: PathBuf,
     bytes: Mapped,
-    /// Bytes at its start that describe the rest.
-    header_bytes: usize,
+    /// Where the bytes lie that describe the rest.
+    header: Range<usize>,
 }
 
 impl StoredFile {
@@ -76,15 +75,20 @@ pub struct WeightStore {
 }
 
 /// How a folder may store its weights, in the order in which transformers looks.
-const MODEL_FILES: [&str; 2] = ["model.safetensors", "model.safetensors.index.json"];
-const ADAPTER_FILES: [&str; 1] = ["adapter_model.safetensors"];
+const MODEL_FILES: [&str; 4] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
+const ADAPTER_FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 
 impl WeightStore {
     /// Opens the weights of a model folder.
     ///
     /// # Errors
-    /// [`FormatsError::NoWeights`]; [`FormatsError::File`]; [`FormatsError::Safetensors`] for a file that does
-    /// not hold together; [`FormatsError::ShardName`], [`FormatsError::MissingShard`],
+    /// [`FormatsError::NoWeights`]; [`FormatsError::File`]; [`FormatsError::Safetensors`] and
+    /// [`FormatsError::Torch`] for a file that does not hold together; [`FormatsError::ShardName`], [`FormatsError::MissingShard`],
     /// [`FormatsError::TensorTwice`], [`FormatsError::TensorAbsent`], [`FormatsError::TensorUnlisted`] for an
     /// index that does not fit its shards.
     pub fn open(model_dir: &Path) -> Result<Self, FormatsError> {
@@ -108,7 +112,7 @@ impl WeightStore {
         Self::of_files(vec![read_tensors(path, bytes)?])
     }
 
-    /// Opens one safetensors file, mapped.
+    /// Opens one file, mapped: safetensors by its extension, else a torch checkpoint.
     ///
     /// # Errors
     /// As [`WeightStore::open`].
@@ -201,7 +205,7 @@ impl WeightStore {
             hasher.update(
                 file.bytes
                     .as_ref()
-                    .get(..file.header_bytes)
+                    .get(file.header.clone())
                     .unwrap_or_default(),
             );
         }
@@ -243,27 +247,63 @@ fn read_tensors(
     path: PathBuf,
     bytes: Mapped,
 ) -> Result<(StoredFile, Vec<StoredTensor>), FormatsError> {
+    let safetensors = path
+        .extension()
+        .is_some_and(|extension| extension == "safetensors");
+    let (header, tensors) = match safetensors {
+        true => read_safetensors(&path, &bytes)?,
+        false => read_torch(&path, &bytes)?,
+    };
+    let file = StoredFile {
+        path,
+        bytes,
+        header,
+    };
+    Ok((file, tensors))
+}
+
+type Contents = (Range<usize>, Vec<StoredTensor>);
+
+fn read_safetensors(path: &Path, bytes: &Mapped) -> Result<Contents, FormatsError> {
     let fault = |fault| FormatsError::Safetensors {
-        path: path.clone(),
+        path: path.to_owned(),
         fault,
     };
-    let header = Header::parse(&bytes).map_err(fault)?;
-    let header_bytes = Header::size_bytes(&bytes).map_err(fault)?;
-    let view = |tensor: crate::safetensors::TensorInfo| StoredTensor {
+    let header = Header::parse(bytes).map_err(fault)?;
+    let header_bytes = Header::size_bytes(bytes).map_err(fault)?;
+    let view = |tensor: TensorInfo| StoredTensor {
         name: tensor.name.into(),
         dtype: tensor.dtype,
         shape: tensor.shape.into(),
         bytes: bytes.slice(tensor.range),
     };
-    let tensors = header.tensors.into_iter().map(view).collect();
     Ok((
-        StoredFile {
-            path,
-            bytes,
-            header_bytes,
-        },
-        tensors,
+        0..header_bytes,
+        header.tensors.into_iter().map(view).collect(),
     ))
+}
+
+fn read_torch(path: &Path, bytes: &Mapped) -> Result<Contents, FormatsError> {
+    let fault = |fault| FormatsError::Torch {
+        path: path.to_owned(),
+        fault,
+    };
+    let TorchFile { tensors, pickle } = TorchFile::parse(bytes).map_err(fault)?;
+    let view = |tensor: TorchTensor| {
+        let TorchTensor {
+            name,
+            dtype,
+            shape,
+            bytes,
+        } = tensor;
+        StoredTensor {
+            name,
+            dtype,
+            shape,
+            bytes,
+        }
+    };
+    Ok((pickle, tensors.into_iter().map(view).collect()))
 }
 
 /// What an index says: the shard of each tensor.
@@ -295,38 +335,74 @@ pub(crate) fn parse_index(
     text: &[u8],
     path: &Path,
 ) -> Result<BTreeMap<String, String>, FormatsError> {
-    let mut fields = Fields::parse(text, path, INDEX_LIMITS)?;
-    let map = fields.read(
-        "weight_map",
-        "an object of file names",
-        |value| match value {
-            Json::Object(entries) => {
-                let entry = |(tensor, shard): (&String, &Json)| {
-                    Some((tensor.clone(), shard.as_str()?.to_owned()))
-                };
-                entries
-                    .iter()
-                    .map(entry)
-                    .collect::<Option<BTreeMap<_, _>>>()
-            }
-            _ => None,
-        },
-    )?;
-    let missing = || FormatsError::MissingKey {
+    let mut scanner = Scanner::new(text, MAX_DEPTH);
+    let mut budget = Budget::of(text);
+    let mut map = None;
+    let read = scanner.object(|scanner, key| {
+        if key == "weight_map" && scanner.peek() == Some(b'{') {
+            map = Some(weight_map(scanner, &mut budget, path)?);
+            return Ok(());
+        }
+        value(scanner, &mut budget)
+            .map(drop)
+            .map_err(IndexFault::Json)
+    });
+    match read.and_then(|()| scanner.end().map_err(IndexFault::Json)) {
+        Ok(()) => {}
+        Err(IndexFault::Json(fault)) => {
+            return Err(FormatsError::Json {
+                path: path.to_owned(),
+                fault,
+            });
+        }
+        Err(IndexFault::Other(error)) => return Err(*error),
+    }
+    map.ok_or_else(|| FormatsError::MissingKey {
         path: path.to_owned(),
         keys: vec!["weight_map".to_owned()],
-    };
-    let map = map.ok_or_else(missing)?;
-    match map.values().find(|name| durable::plain_name(name).is_err()) {
-        None => Ok(map),
-        Some(name) => {
-            let name = name.chars().take(128).collect();
-            Err(FormatsError::ShardName {
+    })
+}
+
+enum IndexFault {
+    Json(JsonFault),
+    Other(Box<FormatsError>),
+}
+
+impl From<JsonFault> for IndexFault {
+    fn from(fault: JsonFault) -> Self {
+        Self::Json(fault)
+    }
+}
+
+/// Read without a tree of values in between: the largest models have hundreds of thousands of tensors.
+fn weight_map(
+    scanner: &mut Scanner<'_>,
+    budget: &mut Budget,
+    path: &Path,
+) -> Result<BTreeMap<String, String>, IndexFault> {
+    let mut map = BTreeMap::new();
+    scanner.object(|scanner, tensor| {
+        budget.spend(scanner, INDEX_ENTRY_BYTES + tensor.len())?;
+        if scanner.peek() != Some(b'"') {
+            let found = value(scanner, budget)?;
+            let key = format!("weight_map.{tensor}");
+            let error = bad_key(path, &key, "a file name", &found);
+            return Err(IndexFault::Other(Box::new(error)));
+        }
+        let shard = scanner.string()?;
+        budget.spend(scanner, shard.len())?;
+        if durable::plain_name(&shard).is_err() {
+            let name = shard.chars().take(128).collect();
+            let error = FormatsError::ShardName {
                 index: path.to_owned(),
                 name,
-            })
+            };
+            return Err(IndexFault::Other(Box::new(error)));
         }
-    }
+        map.insert(tensor.into_owned(), shard.into_owned());
+        Ok(())
+    })?;
+    Ok(map)
 }
 
 fn check_index(

@@ -1,16 +1,11 @@
 //! Our JSON text against what Python's json module wrote (tools/python/formats_pyjson.py).
 
 use lowrank_formats::pyjson::{
-    Json, JsonFaultKind, Limits, Style, float_repr, parse, to_string, value_to_string,
-};
-
-const LIMITS: Limits = Limits {
-    depth: 64,
-    values: 10_000,
+    Json, JsonFaultKind, Style, float_repr, parse, to_string, value_to_string,
 };
 
 fn fixture(text: &str) -> Vec<Json> {
-    match parse(text.as_bytes(), LIMITS) {
+    match parse(text.as_bytes()) {
         Ok(Json::Array(items)) => items,
         other => panic!("a fixture is a list: {other:?}"),
     }
@@ -53,10 +48,7 @@ fn texts_are_pythons_bytes_in_every_style() {
         assert_eq!(to_string(value, Style::COMPACT), text(&case, "compact"));
         assert_eq!(to_string(value, raw), text(&case, "raw"));
         for key in ["line", "pretty", "compact", "raw"] {
-            assert_eq!(
-                parse(text(&case, key).as_bytes(), LIMITS).as_ref(),
-                Ok(value)
-            );
+            assert_eq!(parse(text(&case, key).as_bytes()).as_ref(), Ok(value));
         }
     }
 }
@@ -67,14 +59,14 @@ fn values_of_serde_keep_their_numbers() {
     let value: serde_json::Value = serde_json::from_str(source).expect("json");
     let want = r#"{"a": 3.8400000000000005e-05, "b": 16.0, "c": 16, "d": 1000.0, "e": 0, "f": 123456789012345678901}"#;
     assert_eq!(value_to_string(&value, Style::LINE), want);
-    let ours = parse(source.as_bytes(), LIMITS).expect("json");
+    let ours = parse(source.as_bytes()).expect("json");
     assert_eq!(to_string(&ours, Style::LINE), want);
     assert_eq!(value_to_string(&ours.into_value(), Style::LINE), want);
 }
 
 #[test]
 fn numbers_that_only_python_writes_are_read_and_kept_for_serde() {
-    let value = parse(b"[NaN, Infinity, -Infinity, 1e400]", LIMITS).expect("python's json");
+    let value = parse(b"[NaN, Infinity, -Infinity, 1e400]").expect("python's json");
     assert_eq!(
         to_string(&value, Style::LINE),
         "[NaN, Infinity, -Infinity, Infinity]"
@@ -88,14 +80,14 @@ fn numbers_that_only_python_writes_are_read_and_kept_for_serde() {
 
 #[test]
 fn a_repeated_key_keeps_its_last_value_and_first_place() {
-    let value = parse(br#"{"a":1,"b":2,"a":3}"#, LIMITS).expect("json");
+    let value = parse(br#"{"a":1,"b":2,"a":3}"#).expect("json");
     assert_eq!(to_string(&value, Style::COMPACT), r#"{"a":3,"b":2}"#);
 }
 
 #[test]
 fn each_fault_is_named_with_its_place() {
     use JsonFaultKind::{
-        Control, Depth, End, Escape, Expected, Integer, Surrogate, Trailing, Utf8, Values,
+        Control, Depth, End, Escape, Expected, Integer, Memory, Surrogate, Trailing, Utf8,
     };
     let digits = "9".repeat(60);
     let cases: Vec<(&[u8], usize, usize, JsonFaultKind)> = vec![
@@ -123,40 +115,28 @@ fn each_fault_is_named_with_its_place() {
         (digits.as_bytes(), 1, 1, Integer),
     ];
     for (input, line, column, kind) in cases {
-        let fault = parse(input, LIMITS).expect_err("a fault");
+        let fault = parse(input).expect_err("a fault");
         assert_eq!(
             (fault.line, fault.column, &fault.kind),
             (line, column, &kind),
             "{input:?}"
         );
     }
-    let limits = Limits {
-        depth: 3,
-        values: 4,
+    let nested = |levels: usize| {
+        let text = ["[".repeat(levels), "]".repeat(levels)].concat();
+        parse(text.as_bytes()).map_err(|fault| fault.kind).err()
     };
-    assert_eq!(
-        parse(b"[[[1]]]", limits).map_err(|fault| fault.kind).err(),
-        None
-    );
-    assert_eq!(
-        parse(b"[[[[1]]]]", limits)
-            .map_err(|fault| fault.kind)
-            .err(),
-        Some(Depth(3))
-    );
-    assert_eq!(
-        parse(b"[1,2,3]", limits).map_err(|fault| fault.kind).err(),
-        None
-    );
-    assert_eq!(
-        parse(b"[1,2,3,4]", limits)
-            .map_err(|fault| fault.kind)
-            .err(),
-        Some(Values(4))
-    );
+    assert_eq!(nested(64), None);
+    assert_eq!(nested(65), Some(Depth(64)));
+    let many = |count: usize| {
+        let text = format!("[{{}}{}]", ",{}".repeat(count));
+        parse(text.as_bytes()).map_err(|fault| fault.kind).err()
+    };
+    assert_eq!(many(100_000), None);
+    assert_eq!(many(200_000), Some(Memory));
     let deep = "[".repeat(1_000_000);
     assert_eq!(
-        parse(deep.as_bytes(), LIMITS).map_err(|fault| fault.kind),
+        parse(deep.as_bytes()).map_err(|fault| fault.kind),
         Err(Depth(64))
     );
 }

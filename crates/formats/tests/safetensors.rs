@@ -299,6 +299,20 @@ fn more_than_a_million_tensors_are_refused() {
 }
 
 #[test]
+fn more_than_ten_thousand_texts_of_metadata_are_refused() {
+    let header = |n: usize| {
+        let entries: Vec<String> = (0..n).map(|i| format!("\"{i:x}\":\"\"")).collect();
+        Header::parse(&file(
+            &format!("{{\"__metadata__\":{{{}}}}}", entries.join(",")),
+            0,
+        ))
+        .err()
+    };
+    assert_eq!(header(10_000), None);
+    assert_eq!(header(10_001), Some(Fault::TooMuchMetadata));
+}
+
+#[test]
 fn the_writer_refuses_what_the_reader_would() {
     let refused = |tensors: Vec<TensorToWrite<'_>>| {
         write(&mut Vec::new(), tensors, &[]).expect_err("refused")
@@ -360,6 +374,7 @@ fn tensors() -> impl Strategy<Value = BTreeMap<String, Tensor>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn what_is_written_reads_back_and_is_upstreams_bytes(tensors in tensors()) {
         let mut ours = Vec::new();

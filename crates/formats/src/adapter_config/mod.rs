@@ -14,6 +14,7 @@ use indexmap::IndexMap;
 
 use crate::error::FormatsError;
 use crate::pyjson::Json;
+pub use crate::pyjson::Number;
 
 /// The PEFT whose format this is; written when a config names no version, as PEFT does.
 pub const PEFT_VERSION: &str = "0.21.2";
@@ -47,37 +48,6 @@ impl<T> OneOrMany<T> {
             Self::One(value) => std::slice::from_ref(value),
             Self::Many(values) => values,
         }
-    }
-}
-
-/// A number that keeps how it was written: `16` and `16.0` are different texts.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Number {
-    /// Without a point.
-    Int(i64),
-    /// With one.
-    Float(f64),
-}
-
-impl Number {
-    /// Its value.
-    pub fn get(self) -> f64 {
-        match self {
-            Self::Int(value) => value as f64,
-            Self::Float(value) => value,
-        }
-    }
-}
-
-impl From<i64> for Number {
-    fn from(value: i64) -> Self {
-        Self::Int(value)
-    }
-}
-
-impl From<f64> for Number {
-    fn from(value: f64) -> Self {
-        Self::Float(value)
     }
 }
 

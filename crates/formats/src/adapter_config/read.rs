@@ -5,15 +5,14 @@ use std::path::Path;
 use indexmap::IndexMap;
 
 use super::{
-    AdapterConfig, Bias, InitLoraWeights, MAX_RANK, Number, OneOrMany, PASSED, PEFT_VERSION,
-    TASK_TYPES,
+    AdapterConfig, Bias, InitLoraWeights, MAX_RANK, OneOrMany, PASSED, PEFT_VERSION, TASK_TYPES,
 };
 use crate::error::FormatsError;
 use crate::fields::{Fields, bad_key, list, string};
-use crate::pyjson::{Json, Limits};
+use crate::pyjson::Json;
 
 pub(super) fn read(text: &[u8], path: &Path) -> Result<AdapterConfig, FormatsError> {
-    let mut fields = Fields::parse(text, path, Limits::CONFIG)?;
+    let mut fields = Fields::parse(text, path)?;
     check_method(&mut fields)?;
     // PEFT drops it on reading: it belongs to the process, not to the adapter.
     fields.take("runtime_config");
@@ -21,10 +20,10 @@ pub(super) fn read(text: &[u8], path: &Path) -> Result<AdapterConfig, FormatsErr
     let mut config = AdapterConfig {
         r: fields.read("r", RANK, rank)?.unwrap_or(default.r),
         lora_alpha: fields
-            .read("lora_alpha", "a number", number)?
+            .read("lora_alpha", "a number", Json::as_number)?
             .unwrap_or(default.lora_alpha),
         lora_dropout: fields
-            .read("lora_dropout", "a number", number)?
+            .read("lora_dropout", "a number", Json::as_number)?
             .unwrap_or(default.lora_dropout),
         bias: fields
             .read("bias", "`none`, `all` or `lora_only`", bias)?
@@ -92,7 +91,7 @@ fn read_targets(config: &mut AdapterConfig, fields: &mut Fields) -> Result<(), F
     })?;
     config.rank_pattern = ranks.unwrap_or_default();
     let alphas = fields.read("alpha_pattern", "an object of numbers", |value| {
-        dict(value, number)
+        dict(value, Json::as_number)
     })?;
     config.alpha_pattern = alphas.unwrap_or_default();
     config.trainable_token_indices = fields.take("trainable_token_indices");
@@ -127,14 +126,6 @@ const RANK: &str = "an integer from 1 to 4096";
 fn rank(value: &Json) -> Option<u32> {
     let rank = u32::try_from(value.as_i64()?).ok()?;
     (1..=MAX_RANK).contains(&rank).then_some(rank)
-}
-
-fn number(value: &Json) -> Option<Number> {
-    match value {
-        Json::Int(_) => value.as_i64().map(Number::Int),
-        Json::Float(value) => value.is_finite().then_some(Number::Float(*value)),
-        _ => None,
-    }
 }
 
 fn bias(value: &Json) -> Option<Bias> {

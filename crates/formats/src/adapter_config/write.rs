@@ -1,6 +1,6 @@
 //! [`AdapterConfig`] to JSON.
 
-use super::{AdapterConfig, InitLoraWeights, Number, OneOrMany, PASSED};
+use super::{AdapterConfig, InitLoraWeights, OneOrMany, PASSED};
 use crate::pyjson::{Json, Style, to_string};
 
 pub(super) fn to_json(config: &AdapterConfig) -> String {
@@ -74,15 +74,6 @@ fn dict<T: Clone + Into<Json>>(entries: &indexmap::IndexMap<String, T>) -> Json 
             .iter()
             .map(|(key, value)| (key.clone(), value.clone().into())),
     )
-}
-
-impl From<Number> for Json {
-    fn from(number: Number) -> Self {
-        match number {
-            Number::Int(value) => value.into(),
-            Number::Float(value) => value.into(),
-        }
-    }
 }
 
 impl From<InitLoraWeights> for Json {

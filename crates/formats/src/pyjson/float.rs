@@ -15,8 +15,7 @@ pub fn float_repr(value: f64) -> String {
     if value.is_infinite() {
         return if value > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
     }
-    // Rust's `{:e}` has the same shortest digits as Python's repr; only the layout differs.
-    let text = format!("{value:e}");
+    let text = shortest(value);
     let (mantissa, exponent) = text.split_once('e').expect("`{:e}` writes an exponent");
     let exponent: i32 = exponent.parse().expect("`{:e}` writes a decimal exponent");
     let (sign, mantissa) = match mantissa.strip_prefix('-') {
@@ -25,6 +24,24 @@ pub fn float_repr(value: f64) -> String {
     };
     let digits = mantissa.replace('.', "");
     format!("{sign}{}", layout(&digits, exponent))
+}
+
+/// The shortest digits that read back as `value`, the nearest of them, as `{:e}` writes.
+///
+/// Rust and Python agree on how many digits, but where two such texts are equally near (1.20542144775390625 of
+/// 17 digits), Rust takes the larger and Python the even one. The exact form of as many digits rounds to even.
+fn shortest(value: f64) -> String {
+    let shortest = format!("{value:e}");
+    let digits = shortest
+        .bytes()
+        .take_while(|&byte| byte != b'e')
+        .filter(u8::is_ascii_digit)
+        .count();
+    let even = format!("{value:.*e}", digits - 1);
+    match even.parse() == Ok(value) {
+        true => even,
+        false => shortest,
+    }
 }
 
 /// `digits` have the point after the first, times 10^exponent.

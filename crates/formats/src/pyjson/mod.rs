@@ -12,8 +12,8 @@ mod write;
 use indexmap::IndexMap;
 
 pub use float::float_repr;
-pub(crate) use read::Scanner;
-pub use read::{JsonFault, JsonFaultKind, Limits, parse};
+pub(crate) use read::{Budget, Scanner, value};
+pub use read::{JsonFault, JsonFaultKind, MAX_DEPTH, parse};
 pub use write::{Style, to_string, value_to_string};
 
 /// A value of Python's JSON: unlike `serde_json::Value` it can hold NaN and the infinities.
@@ -65,6 +65,15 @@ impl Json {
         match self {
             Self::Int(value) => Some(*value as f64),
             Self::Float(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// A finite number as it was written.
+    pub fn as_number(&self) -> Option<Number> {
+        match self {
+            Self::Int(_) => self.as_i64().map(Number::Int),
+            Self::Float(value) => value.is_finite().then_some(Number::Float(*value)),
             _ => None,
         }
     }
@@ -215,5 +224,45 @@ from_integer!(i32, u32, i64, u64);
 impl From<usize> for Json {
     fn from(value: usize) -> Self {
         Self::Int(i128::try_from(value).expect("a usize has at most 64 bits"))
+    }
+}
+
+/// A number that keeps how it was written: `16` and `16.0` are different texts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Number {
+    /// Without a point.
+    Int(i64),
+    /// With one.
+    Float(f64),
+}
+
+impl Number {
+    /// Its value.
+    pub fn get(self) -> f64 {
+        match self {
+            Self::Int(value) => value as f64,
+            Self::Float(value) => value,
+        }
+    }
+}
+
+impl From<i64> for Number {
+    fn from(value: i64) -> Self {
+        Self::Int(value)
+    }
+}
+
+impl From<f64> for Number {
+    fn from(value: f64) -> Self {
+        Self::Float(value)
+    }
+}
+
+impl From<Number> for Json {
+    fn from(number: Number) -> Self {
+        match number {
+            Number::Int(value) => value.into(),
+            Number::Float(value) => value.into(),
+        }
     }
 }

@@ -6,22 +6,39 @@ use indexmap::IndexMap;
 
 use super::Json;
 
-/// What a text may cost before it is refused.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Levels of lists and objects inside each other.
-    pub depth: usize,
-    /// Values in all. A value costs at most about 150 bytes of memory.
-    pub values: usize,
+/// Levels of lists and objects inside each other.
+pub const MAX_DEPTH: usize = 64;
+/// What the values of a text may take beyond the size of the text itself.
+const MEMORY_BYTES: usize = 48 << 20;
+
+/// The memory that the values of one text may still take. A text of `{"":0},` makes sixty times its size of
+/// values: it is the values that are counted, with what they take in the allocator.
+pub(crate) struct Budget {
+    left: usize,
 }
 
-impl Limits {
-    /// For configuration files, which are read under a cap of 4 MiB.
-    pub const CONFIG: Self = Self {
-        depth: 64,
-        values: 200_000,
-    };
+impl Budget {
+    pub(crate) fn of(text: &[u8]) -> Self {
+        Self {
+            left: MEMORY_BYTES + text.len(),
+        }
+    }
+
+    pub(crate) fn spend(&mut self, scanner: &Scanner<'_>, bytes: usize) -> Result<(), JsonFault> {
+        let left = self.left.checked_sub(bytes);
+        self.left = left.ok_or_else(|| scanner.fault(JsonFaultKind::Memory))?;
+        Ok(())
+    }
 }
+
+/// A slot of a list that may have grown to twice its need.
+const SLOT_BYTES: usize = 64;
+/// A string beside its characters.
+const STRING_BYTES: usize = 16;
+/// An object, its table, and the slack of its first four entries.
+const OBJECT_BYTES: usize = 384;
+/// An entry of an object, beside its value, when the object has grown to twice its need.
+const ENTRY_BYTES: usize = 96;
 
 /// Why a text is not JSON that we read, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -62,35 +79,37 @@ pub enum JsonFaultKind {
     /// An integer that is longer than we hold.
     #[error("integer beyond 128 bits")]
     Integer,
-    /// See [`Limits::depth`].
+    /// More than [`MAX_DEPTH`] levels.
     #[error("more than {0} levels deep")]
     Depth(usize),
-    /// See [`Limits::values`].
-    #[error("more than {0} values")]
-    Values(usize),
+    /// Values that would take 48 MiB more than the text.
+    #[error("too many values for a text of this size")]
+    Memory,
 }
 
 /// The value of a text. As in Python, a repeated key keeps its last value.
 ///
 /// # Errors
-/// [`JsonFault`]: the text is not JSON, or beyond `limits`.
-pub fn parse(text: &[u8], limits: Limits) -> Result<Json, JsonFault> {
-    let mut scanner = Scanner::new(text, limits.depth);
-    let mut left = limits.values;
-    let value = value(&mut scanner, &mut left, limits)?;
+/// [`JsonFault`]: the text is not JSON, is more than [`MAX_DEPTH`] levels deep, or its values would take more
+/// memory than the text's size and 48 MiB.
+pub fn parse(text: &[u8]) -> Result<Json, JsonFault> {
+    let mut scanner = Scanner::new(text, MAX_DEPTH);
+    let mut budget = Budget::of(text);
+    let value = value(&mut scanner, &mut budget)?;
     scanner.end()?;
     Ok(value)
 }
 
-fn value(scanner: &mut Scanner<'_>, left: &mut usize, limits: Limits) -> Result<Json, JsonFault> {
-    *left = left
-        .checked_sub(1)
-        .ok_or_else(|| scanner.fault(JsonFaultKind::Values(limits.values)))?;
+/// The value at the scanner's place.
+pub(crate) fn value(scanner: &mut Scanner<'_>, budget: &mut Budget) -> Result<Json, JsonFault> {
+    budget.spend(scanner, SLOT_BYTES)?;
     match scanner.peek() {
         Some(b'{') => {
+            budget.spend(scanner, OBJECT_BYTES)?;
             let mut entries = IndexMap::new();
             scanner.object(|scanner, key| {
-                let value = value(scanner, left, limits)?;
+                budget.spend(scanner, ENTRY_BYTES + STRING_BYTES + key.len())?;
+                let value = value(scanner, budget)?;
                 entries.insert(key.into_owned(), value);
                 Ok::<_, JsonFault>(())
             })?;
@@ -99,12 +118,16 @@ fn value(scanner: &mut Scanner<'_>, left: &mut usize, limits: Limits) -> Result<
         Some(b'[') => {
             let mut items = Vec::new();
             scanner.array(|scanner| {
-                items.push(value(scanner, left, limits)?);
+                items.push(value(scanner, budget)?);
                 Ok::<_, JsonFault>(())
             })?;
             Ok(Json::Array(items))
         }
-        Some(b'"') => Ok(Json::String(scanner.string()?.into_owned())),
+        Some(b'"') => {
+            let text = scanner.string()?;
+            budget.spend(scanner, STRING_BYTES + text.len())?;
+            Ok(Json::String(text.into_owned()))
+        }
         _ => scanner.scalar(),
     }
 }

@@ -21,3 +21,5 @@ pub const MAX_TENSORS: usize = 1_000_000;
 pub const MAX_NAME_BYTES: usize = 4_096;
 /// Most sides of a tensor.
 pub const MAX_RANK: usize = 16;
+/// Entries of `__metadata__`; writers of long training logs there reach some hundreds.
+pub const MAX_METADATA: usize = 10_000;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{MAX_DEPTH, MAX_HEADER_BYTES, MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS};
+use super::{MAX_DEPTH, MAX_HEADER_BYTES, MAX_METADATA, MAX_NAME_BYTES, MAX_RANK, MAX_TENSORS};
 use crate::dtype::Dtype;
 use crate::pyjson::{Json, JsonFault, Scanner};
 
@@ -81,6 +81,9 @@ pub enum SafetensorsFault {
     /// More than [`MAX_TENSORS`].
     #[error("more than {MAX_TENSORS} tensors")]
     TooManyTensors,
+    /// More than [`MAX_METADATA`].
+    #[error("more than {MAX_METADATA} entries of `__metadata__`")]
+    TooMuchMetadata,
     /// More than [`MAX_RANK`] sides.
     #[error("tensor `{0}` has more than {MAX_RANK} dimensions")]
     Rank(String),
@@ -315,6 +318,9 @@ fn metadata(scanner: &mut Scanner<'_>) -> Result<BTreeMap<String, String>, Safet
         if scanner.peek() != Some(b'"') {
             return Err(wrong(&key, "a string"));
         }
+        if texts.len() == MAX_METADATA {
+            return Err(SafetensorsFault::TooMuchMetadata);
+        }
         let text = scanner.string()?.into_owned();
         match texts.insert(key.clone().into_owned(), text) {
             None => Ok(()),
@@ -354,7 +360,7 @@ fn tensor(scanner: &mut Scanner<'_>, name: &str) -> Result<TensorInfo, Safetenso
             }
             "data_offsets" => {
                 let found = integers(scanner, 2, |want| wrong("data_offsets", want))?;
-                let pair = found.and_then(|found| <[usize; 2]>::try_from(found).ok());
+                let pair = found.and_then(|found| <[usize; 2]>::try_from(&*found).ok());
                 let pair = pair.ok_or_else(|| wrong("data_offsets", "two integers"))?;
                 offsets.replace(pair).is_some()
             }
@@ -379,23 +385,24 @@ fn tensor(scanner: &mut Scanner<'_>, name: &str) -> Result<TensorInfo, Safetenso
     Ok(TensorInfo {
         name: name.into(),
         dtype: dtype.ok_or_else(|| missing("dtype"))?,
-        shape: shape.ok_or_else(|| missing("shape"))?.into(),
+        shape: shape.ok_or_else(|| missing("shape"))?,
         range: begin..end,
     })
 }
 
-/// A list of integers from 0; `None` when it has more than `max`.
+/// A list of integers from 0; `None` when it has more than `max`, which is at most [`MAX_RANK`]. Gathered on the
+/// stack, so that a million shapes take exactly their size.
 fn integers(
     scanner: &mut Scanner<'_>,
     max: usize,
     wrong: impl Fn(&'static str) -> SafetensorsFault,
-) -> Result<Option<Vec<usize>>, SafetensorsFault> {
+) -> Result<Option<Box<[usize]>>, SafetensorsFault> {
     const WANT: &str = "a list of integers from 0 to 2^64";
     if scanner.peek() != Some(b'[') {
         return Err(wrong(WANT));
     }
-    let mut found = Vec::new();
-    let mut too_many = false;
+    let mut found = [0; MAX_RANK];
+    let mut count = 0;
     scanner.array(|scanner| {
         if matches!(scanner.peek(), Some(b'[' | b'{' | b'"')) {
             return Err(wrong(WANT));
@@ -404,13 +411,14 @@ fn integers(
             return Err(wrong(WANT));
         };
         let value = usize::try_from(value).map_err(|_| wrong(WANT))?;
-        too_many |= found.len() == max;
-        if !too_many {
-            found.push(value);
+        if let Some(slot) = found.get_mut(count) {
+            *slot = value;
         }
+        count += 1;
         Ok(())
     })?;
-    Ok(Some(found).filter(|_| !too_many))
+    let found = found.get(..count).filter(|_| count <= max);
+    Ok(found.map(Box::from))
 }
 
 /// Sorting finds repeated names without a second copy of every name.

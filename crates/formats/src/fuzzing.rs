@@ -1,0 +1,141 @@
+//! Fuzz targets as plain functions, for `cargo fuzz` and for the deterministic mutator of the tests.
+//!
+//! "No crash" is not an oracle: each target panics when something that it accepted does not hold.
+
+use std::path::Path;
+
+use durable::Mapped;
+
+use crate::adapter_config::AdapterConfig;
+use crate::error::FormatsError;
+use crate::hf_config::{GenerationConfig, HfConfig};
+use crate::pyjson::{Style, parse, to_string};
+use crate::safetensors::{Header, TensorToWrite, write};
+use crate::torch_bin::TorchFile;
+use crate::trainer_state::TrainerState;
+
+/// Accepted: every tensor lies inside the file, and what is written from them reads back as the same tensors.
+pub fn fuzz_safetensors(bytes: &[u8]) {
+    let Ok(header) = Header::parse(bytes) else {
+        return;
+    };
+    let views = header.tensors.iter().map(|tensor| {
+        let data = bytes
+            .get(tensor.range.clone())
+            .expect("a tensor lies inside the file");
+        TensorToWrite::bytes(&tensor.name, tensor.dtype, &tensor.shape, data)
+    });
+    let metadata = header
+        .metadata
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()));
+    let mut again = Vec::new();
+    let written = write(&mut again, views.collect(), &metadata.collect::<Vec<_>>());
+    written.expect("what was read can be written");
+    let second = Header::parse(&again).expect("what was written can be read");
+    assert_eq!(
+        (&second.metadata, second.tensors.len()),
+        (&header.metadata, header.tensors.len())
+    );
+    for tensor in &header.tensors {
+        let found = second.get(&tensor.name).expect("no tensor is lost");
+        assert_eq!((found.dtype, &found.shape), (tensor.dtype, &tensor.shape));
+        assert_eq!(
+            again.get(found.range.clone()),
+            bytes.get(tensor.range.clone())
+        );
+    }
+}
+
+/// Accepted: every shard is a plain file name.
+pub fn fuzz_shard_index(bytes: &[u8]) {
+    let Ok(index) = crate::weights::parse_index(bytes, Path::new("index")) else {
+        return;
+    };
+    for shard in index.values() {
+        let components: Vec<_> = Path::new(shard).components().collect();
+        assert!(
+            matches!(components.as_slice(), [std::path::Component::Normal(_)]),
+            "{shard:?}"
+        );
+    }
+}
+
+/// Accepted: the text written from it is a fixed point.
+pub fn fuzz_adapter_config(bytes: &[u8]) {
+    let path = Path::new("adapter_config.json");
+    let Ok(config) = AdapterConfig::parse(bytes, path) else {
+        return;
+    };
+    let text = config.to_json();
+    let again = AdapterConfig::parse(text.as_bytes(), path).expect("our own text is read");
+    assert_eq!(again.to_json(), text);
+}
+
+/// Accepted: the text written from it is a fixed point (unless a number that only Python has, whose form for
+/// serde is one level deeper, takes it over a limit), and no getter panics.
+pub fn fuzz_hf_config(bytes: &[u8]) {
+    use crate::pyjson::JsonFaultKind::{Depth, Memory};
+    let path = Path::new("config.json");
+    let Ok(config) = HfConfig::parse(bytes, path) else {
+        return;
+    };
+    let text = config.to_json();
+    match HfConfig::parse(text.as_bytes(), path) {
+        Ok(again) => assert_eq!(again.to_json(), text),
+        Err(FormatsError::Json { fault, .. }) => {
+            assert!(matches!(fault.kind, Depth(_) | Memory))
+        }
+        Err(error) => panic!("our own text is not read: {error}"),
+    }
+    for key in config.raw.keys() {
+        let keys = [key.as_str()];
+        let _ = (
+            config.size(&keys),
+            config.float(&keys),
+            config.token_ids(&keys),
+            config.dtype(),
+        );
+    }
+    let _ = GenerationConfig::of(config);
+}
+
+/// Accepted: the text written from it is a fixed point.
+pub fn fuzz_trainer_state(bytes: &[u8]) {
+    let path = Path::new("trainer_state.json");
+    let Ok(state) = TrainerState::parse(bytes, path) else {
+        return;
+    };
+    let text = state.to_json();
+    let again = TrainerState::parse(text.as_bytes(), path).expect("our own text is read");
+    assert_eq!(again.to_json(), text);
+}
+
+/// Accepted: written in every style, it reads back and writes the same.
+pub fn fuzz_pyjson(bytes: &[u8]) {
+    let Ok(value) = parse(bytes) else {
+        return;
+    };
+    let raw = Style {
+        ensure_ascii: false,
+        ..Style::PRETTY
+    };
+    for style in [Style::LINE, Style::PRETTY, Style::COMPACT, raw] {
+        let text = to_string(&value, style);
+        let again = parse(text.as_bytes()).expect("our own text is read");
+        assert_eq!(to_string(&again, style), text);
+    }
+}
+
+/// Accepted: every tensor has the bytes of its shape.
+pub fn fuzz_torch_bin(bytes: &[u8]) {
+    let Ok(file) = TorchFile::parse(&Mapped::from_vec(bytes.to_vec())) else {
+        return;
+    };
+    for tensor in &file.tensors {
+        assert_eq!(
+            tensor.dtype.tensor_bytes(&tensor.shape),
+            Some(tensor.bytes.len())
+        );
+    }
+}
