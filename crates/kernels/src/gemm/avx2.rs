@@ -1,6 +1,6 @@
 //! AVX2 with FMA: tiles of 6 × 16 in 12 accumulators. bf16 is emulated in f32.
 
-use super::kernel::{Ahead, Kernel, PackW, PackWFn, PackX, Packing, STEP, Tile};
+use super::kernel::{Ahead, Kernel, PackW, PackWFn, PackX, Packing, STEP, Tile, TileFn};
 use super::scalar::{self, Bf16Bits, Decode, F16Bits, F32Bits};
 use std::arch::x86_64::*;
 
@@ -53,7 +53,7 @@ unsafe fn pack_w<const WIDE: bool, const NT: bool, D: Decode>(pack: &PackW, ahea
 /// # Safety
 /// As [`Tile`] says, with at most 6 rows and 16 columns; the processor has AVX2 and FMA.
 unsafe fn tile(tile: &Tile, ahead: &mut Ahead) {
-    static TABLE: [[unsafe fn(&Tile, &mut Ahead); VECTORS]; ROWS] = [
+    static TABLE: [[TileFn; VECTORS]; ROWS] = [
         [tile_of::<1, 1>, tile_of::<1, 2>],
         [tile_of::<2, 1>, tile_of::<2, 2>],
         [tile_of::<3, 1>, tile_of::<3, 2>],

@@ -145,6 +145,7 @@ fn fetch_line(at: *const u8) {
 fn fetch_line(_at: *const u8) {}
 
 pub(crate) type PackWFn = unsafe fn(&PackW, &mut Ahead);
+pub(crate) type TileFn = unsafe fn(&Tile, &mut Ahead);
 
 /// A tile that reads the matrix without packing it; `PackW::out` and `Tile::b` are not used.
 #[derive(Clone, Copy)]
@@ -173,7 +174,7 @@ pub(crate) struct Kernel {
     pub(crate) pack_nn: [PackWFn; 3],
     /// For few rows and stored rows along k.
     pub(crate) narrow: Option<Narrow>,
-    pub(crate) tile: unsafe fn(&Tile, &mut Ahead),
+    pub(crate) tile: TileFn,
 }
 
 impl Kernel {

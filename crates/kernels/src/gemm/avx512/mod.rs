@@ -7,7 +7,7 @@
 mod narrow;
 mod pack;
 
-use super::kernel::{Ahead, Kernel, Narrow, PackWFn, Packing, STEP, Tile};
+use super::kernel::{Ahead, Kernel, Narrow, PackWFn, Packing, STEP, Tile, TileFn};
 use super::scalar;
 use pack::{Bf16Source, F16Source, F32Source};
 use std::arch::x86_64::*;
@@ -126,7 +126,7 @@ macro_rules! tiles {
                     [$tile::<$rows, 1>, $tile::<$rows, 2>, $tile::<$rows, 3>]
                 };
             }
-            static TABLE: [[unsafe fn(&Tile, &mut Ahead); VECTORS]; ROWS] = [
+            static TABLE: [[TileFn; VECTORS]; ROWS] = [
                 row!(1),
                 row!(2),
                 row!(3),
