@@ -13,6 +13,7 @@ pub mod hf_config;
 pub mod pyjson;
 pub mod rows;
 pub mod safetensors;
+pub mod sharding;
 pub mod torch_bin;
 pub mod trainer_state;
 pub mod weights;

@@ -1,10 +1,19 @@
 //! The safetensors reader and writer: one literal file per fault, and round trips against the upstream crate.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a test may"
+)]
+
 use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
 
 use lowrank_formats::Dtype;
 use lowrank_formats::FormatsError;
-use lowrank_formats::safetensors::{Header, SafetensorsFault as Fault, TensorToWrite, write};
+use lowrank_formats::safetensors::{
+    Contents, Header, SafetensorsFault as Fault, TensorToWrite, write,
+};
 use proptest::prelude::*;
 
 fn file(header: &str, data: usize) -> Vec<u8> {
@@ -349,6 +358,104 @@ fn the_writer_refuses_what_the_reader_would() {
     ));
     let large = refused(vec![tensor("a", &[usize::MAX, 2], &[0; 4])]);
     assert!(matches!(large, FormatsError::TensorTooLarge { .. }));
+}
+
+#[test]
+fn a_header_that_readers_refuse_is_not_written() {
+    let names: Vec<String> = (0..25_000).map(|i| format!("{i:04096}")).collect();
+    let tensors = names
+        .iter()
+        .map(|name| TensorToWrite::bytes(name, Dtype::U8, &[0], &[]));
+    let refused = write(&mut Vec::new(), tensors.collect(), &[]).expect_err("refused");
+    assert!(matches!(&refused, FormatsError::HeaderTooLong(bytes) if *bytes > 100_000_000));
+    assert!(refused.hint().is_some());
+}
+
+/// Takes some bytes, then says that the disk is full.
+struct Full(usize);
+
+impl Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self
+            .0
+            .checked_sub(bytes.len())
+            .ok_or(io::ErrorKind::StorageFull)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_writer_that_fails_is_reported_wherever_it_fails() {
+    let make = || {
+        let made = |bytes: Vec<u8>| Contents::Made(Box::new(move || Ok(bytes)));
+        let tensor = |name: &'static str, contents| TensorToWrite {
+            name: name.into(),
+            dtype: Dtype::F16,
+            shape: vec![2].into(),
+            contents,
+        };
+        vec![
+            tensor("b", made(vec![5, 6, 7, 8])),
+            tensor("a", made(vec![1, 2, 3, 4])),
+        ]
+    };
+    let mut whole = Vec::new();
+    write(&mut whole, make(), &[]).expect("written");
+    assert!(
+        whole.ends_with(&[1, 2, 3, 4, 5, 6, 7, 8]),
+        "made tensors are written in order"
+    );
+    for room in 0..whole.len() {
+        let failed = write(&mut Full(room), make(), &[]);
+        let full = |source: &io::Error| source.kind() == io::ErrorKind::StorageFull;
+        assert!(
+            matches!(&failed, Err(FormatsError::Write { source }) if full(source)),
+            "{room}"
+        );
+    }
+    write(&mut Full(whole.len()), make(), &[]).expect("just enough room");
+}
+
+#[test]
+fn files_that_python_wrote_are_written_again_byte_for_byte() {
+    let ours = include_bytes!("fixtures/torch_bin/state_dict.safetensors");
+    assert!(rewritten(ours) == ours);
+    let Some(inputs) = testkit::shared_inputs() else {
+        println!("skipped: no shared inputs");
+        return;
+    };
+    let mut seen = 0;
+    for folder in std::fs::read_dir(inputs.join("adapters")).expect("a folder") {
+        let path = folder
+            .expect("an entry")
+            .path()
+            .join("adapter_model.safetensors");
+        let Ok(bytes) = std::fs::read(&path) else {
+            continue;
+        };
+        assert!(rewritten(&bytes) == bytes, "{path:?}");
+        seen += 1;
+    }
+    assert!(seen >= 7);
+}
+
+fn rewritten(bytes: &[u8]) -> Vec<u8> {
+    let header = Header::parse(bytes).expect("read");
+    let views = header.tensors.iter().map(|tensor| {
+        TensorToWrite::bytes(
+            &tensor.name,
+            tensor.dtype,
+            &tensor.shape,
+            &bytes[tensor.range.clone()],
+        )
+    });
+    let mut out = Vec::new();
+    write(&mut out, views.collect(), &[("format", "pt")]).expect("written");
+    out
 }
 
 #[derive(Debug, Clone)]

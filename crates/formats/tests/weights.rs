@@ -110,6 +110,51 @@ fn an_index_that_does_not_fit_its_shards_is_refused() {
 }
 
 #[test]
+fn torch_files_are_found_alone_and_in_shards_and_safetensors_come_first() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/torch_bin");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path();
+    let copy =
+        |from: &str, to: &str| std::fs::copy(fixtures.join(from), path.join(to)).expect("copied");
+    copy("protocol4.bin", "p-2.bin");
+    copy("state_dict.bin", "p-1.bin");
+    let first = WeightStore::open_file(&path.join("p-1.bin")).expect("read");
+    let mut map: serde_json::Map<String, serde_json::Value> = first
+        .names()
+        .map(|name| (name.to_owned(), "p-1.bin".into()))
+        .collect();
+    map.insert("a".into(), "p-2.bin".into());
+    let text = serde_json::json!({ "weight_map": map }).to_string();
+    std::fs::write(path.join("pytorch_model.bin.index.json"), text).expect("written");
+    let sharded = WeightStore::open(path).expect("read");
+    assert_eq!((sharded.len(), sharded.files().count()), (17, 2));
+    copy("protocol4.bin", "pytorch_model.bin");
+    let single = WeightStore::open(path).expect("read");
+    assert_eq!(single.names().collect::<Vec<_>>(), ["a"]);
+    assert_ne!(single.digest(), sharded.digest());
+    save(&path.join("model.safetensors"), &[("s", &[1], vec![1.0])]);
+    assert_eq!(
+        WeightStore::open(path)
+            .expect("read")
+            .names()
+            .collect::<Vec<_>>(),
+        ["s"]
+    );
+    copy("legacy.bin", "adapter_model.bin");
+    let legacy = WeightStore::open_adapter(path).expect_err("refused");
+    assert!(
+        matches!(legacy, FormatsError::Torch { .. }) && legacy.hint().is_some(),
+        "{legacy}"
+    );
+    std::fs::write(path.join("model.safetensors"), b"version https://git-lfs").expect("written");
+    let pointer = WeightStore::open(path).expect_err("refused");
+    assert!(
+        matches!(pointer, FormatsError::Safetensors { .. }) && pointer.hint().is_some(),
+        "{pointer}"
+    );
+}
+
+#[test]
 fn a_shard_name_that_leaves_the_folder_is_refused_before_anything_is_opened() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let inner = folder.path().join("model");
