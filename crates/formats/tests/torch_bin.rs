@@ -401,3 +401,111 @@ fn a_zip_that_torch_does_not_write_is_refused() {
         })
     ));
 }
+
+/// The same zip with all sizes, offsets and counts in their zip64 places, as files above 4 GiB have them.
+fn zip64(entries: &[Entry]) -> Vec<u8> {
+    let (mut file, mut directory) = (Vec::new(), Vec::new());
+    for entry in entries {
+        let (name, size) = (entry.name.as_bytes(), entry.bytes.len() as u64);
+        directory.extend(b"PK\x01\x02");
+        directory.extend([0; 16]);
+        directory.extend([0xff; 8]);
+        directory.extend([name.len() as u8, 0, 34, 0]);
+        directory.extend([0; 10]);
+        directory.extend([0xff; 4]);
+        directory.extend(name);
+        directory.extend(b"FB\x02\0zz\x01\0\x18\0");
+        directory.extend(
+            [size, size, file.len() as u64]
+                .map(u64::to_le_bytes)
+                .concat(),
+        );
+        file.extend(b"PK\x03\x04");
+        file.extend([0; 22]);
+        file.extend([name.len() as u8, 0, 3, 0]);
+        file.extend(name);
+        file.extend(b"pad");
+        file.extend(&entry.bytes);
+    }
+    let (start, size, count) = (
+        file.len() as u64,
+        directory.len() as u64,
+        entries.len() as u64,
+    );
+    file.extend(directory);
+    let end64 = file.len() as u64;
+    file.extend(b"PK\x06\x06");
+    file.extend([0; 20]);
+    file.extend([count, count, size, start].map(u64::to_le_bytes).concat());
+    file.extend(b"PK\x06\x07\0\0\0\0");
+    file.extend(end64.to_le_bytes());
+    file.extend([1, 0, 0, 0]);
+    file.extend(b"PK\x05\x06\0\0\0\0");
+    file.extend([0xff; 12]);
+    file.extend([0; 2]);
+    file
+}
+
+#[test]
+fn sizes_are_found_where_large_files_have_them() {
+    let pickle = tensor_pickle(6, 0, [2, 3], [3, 1]);
+    let entries = [entry("m/data.pkl", &pickle), entry("m/data/0", &[7; 24])];
+    let bytes = zip64(&entries);
+    let file = TorchFile::parse(&Mapped::from_vec(bytes.clone())).expect("read");
+    assert_eq!(&file.tensors[0].bytes[..], &[7; 24]);
+    let changed = |pattern: &[u8], offset: usize| {
+        let mut bytes = bytes.clone();
+        let at = bytes
+            .windows(pattern.len())
+            .rposition(|window| window == pattern)
+            .expect("there");
+        bytes[at + offset] ^= 0x40;
+        TorchFile::parse(&Mapped::from_vec(bytes)).expect_err("refused")
+    };
+    assert!(matches!(
+        changed(b"PK\x06\x07", 0),
+        Fault::Zip("its zip64 end record is missing")
+    ));
+    assert!(matches!(
+        changed(b"PK\x06\x07", 15),
+        Fault::Zip("its zip64 end record is missing")
+    ));
+    assert!(matches!(
+        changed(b"PK\x06\x06", 55),
+        Fault::Zip("its directory lies outside of the file")
+    ));
+    assert!(matches!(changed(b"PK\x06\x06", 39), Fault::TooManyEntries));
+    let no_sizes = changed(b"\x01\0\x18\0", 0);
+    assert!(
+        matches!(
+            no_sizes,
+            Fault::Entry {
+                why: "lacks its zip64 sizes",
+                ..
+            }
+        ),
+        "{no_sizes}"
+    );
+    let two_sizes = changed(b"\x01\0\x18\0", 4);
+    assert!(
+        matches!(
+            two_sizes,
+            Fault::Entry {
+                why: "has two sizes",
+                ..
+            }
+        ),
+        "{two_sizes}"
+    );
+    let outside = changed(b"\x01\0\x18\0", 27);
+    assert!(
+        matches!(
+            outside,
+            Fault::Entry {
+                why: "lies outside of the file",
+                ..
+            }
+        ),
+        "{outside}"
+    );
+}
