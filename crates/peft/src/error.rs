@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use model::ModelError;
 use model::families::ConfigError;
 
 /// This crate's result.
@@ -76,6 +77,10 @@ pub enum PeftError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Formats(#[from] formats::FormatsError),
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Engine(#[from] engine::backend::EngineError),
     #[error(transparent)]
     Durable(#[from] durable::DurableError),
 }
@@ -154,6 +159,7 @@ impl PeftError {
             Self::Config(error) => error.hint(),
             Self::Formats(error) => error.hint(),
             Self::Durable(error) => error.hint(),
+            Self::Model(error) => error.hint(),
             _ => None,
         }
     }

@@ -7,14 +7,22 @@
 #![forbid(unsafe_code)]
 
 mod adapted;
+mod base;
+mod card;
 mod condense;
 pub mod config;
 mod defaults;
 mod error;
+mod init;
+mod inject;
+mod load;
 pub mod matching;
+mod merge;
+mod names;
 mod pattern;
 mod plan;
 pub mod report;
+mod save;
 mod saved;
 mod scaling;
 
@@ -23,4 +31,8 @@ pub use formats::adapter_config::AdapterConfig as LoraConfig;
 
 pub use defaults::default_targets;
 pub use error::{Misshapen, PeftError, Result};
+pub use inject::{apply_adapter, get_peft_model, load_adapter};
+pub use load::{BASE_DIGEST, BaseModel, LoadedAdapter, read_adapter};
+pub use merge::{MAX_SHARD_BYTES, MergeReport, merge_folder};
 pub use plan::{AdapterPlan, LoraTarget, PlannedParameter, Role};
+pub use save::{WEIGHTS_NAME, save_adapter, stage_adapter, trained_values};

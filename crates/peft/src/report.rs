@@ -48,3 +48,62 @@ pub fn grouped(number: u64) -> String {
     }
     out
 }
+
+/// What `inspect` shows, for programs.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Inspection {
+    /// Family.
+    pub model_type: String,
+    /// Elements that learn.
+    pub trainable: u64,
+    /// All elements.
+    pub all: u64,
+    /// Per entry of `target_modules`, the modules that it caught.
+    pub target_modules: Vec<EntryReport>,
+    /// Every trained value.
+    pub parameters: Vec<ParameterReport>,
+    /// Modules with a trained copy.
+    pub modules_to_save: Vec<String>,
+    /// Warnings.
+    pub notices: Vec<String>,
+}
+
+/// One entry of `target_modules`.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct EntryReport {
+    /// As written.
+    pub entry: String,
+    /// Paths.
+    pub modules: Vec<String>,
+}
+
+/// One trained value.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ParameterReport {
+    /// PEFT's name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+/// Everything that a plan says of itself.
+pub fn inspect(plan: &AdapterPlan) -> Inspection {
+    let Counts { trainable, all } = counts(plan);
+    let entries = plan.coverage.iter().map(|coverage| EntryReport {
+        entry: coverage.entry.clone(),
+        modules: coverage.modules.clone(),
+    });
+    let parameters = plan.parameters.iter().map(|parameter| ParameterReport {
+        name: parameter.peft_name.clone(),
+        shape: parameter.shape.clone(),
+    });
+    Inspection {
+        model_type: plan.model_type.clone(),
+        trainable,
+        all,
+        target_modules: entries.collect(),
+        parameters: parameters.collect(),
+        modules_to_save: plan.saved_modules.clone(),
+        notices: plan.notices.clone(),
+    }
+}

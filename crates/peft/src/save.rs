@@ -1,0 +1,162 @@
+//! Adapter folders as PEFT's `save_pretrained` writes them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use durable::StagedFolder;
+use engine::backend::Backend;
+use formats::adapter_config::{FILE_NAME, OneOrMany};
+use formats::safetensors::{TensorToWrite, write};
+use formats::weights::WeightStore;
+use formats::{Dtype, adapter_config};
+use model::Decoder;
+
+use crate::adapted::PREFIX;
+use crate::base::origin;
+use crate::card::model_card;
+use crate::error::{PeftError, Result};
+use crate::pattern::Pattern;
+use crate::plan::AdapterPlan;
+use crate::saved::EMBEDDING_LAYER_NAMES;
+
+/// The weights' file.
+pub const WEIGHTS_NAME: &str = "adapter_model.safetensors";
+
+/// Saves a decoder's adapter into a folder: a new one appears whole, in an existing one each file is replaced in
+/// one step and others stay.
+///
+/// # Errors
+/// As [`stage_adapter`].
+pub fn save_adapter<B: Backend>(
+    decoder: &Decoder<B>,
+    plan: &AdapterPlan,
+    base: Option<&WeightStore>,
+    folder: &Path,
+) -> Result<()> {
+    let mut staged = StagedFolder::beside(folder)?;
+    stage_adapter(decoder, plan, base, &mut staged)?;
+    staged.publish_over()?;
+    Ok(())
+}
+
+/// Writes `adapter_model.safetensors`, `adapter_config.json` and `README.md` into a folder in the making.
+///
+/// `base` is needed only where the head itself is targeted: PEFT then saves the base's matrix too.
+///
+/// # Errors
+/// [`PeftError::NoBaseTensor`] for such an adapter without its base; [`PeftError::Model`] when `plan` is not the
+/// decoder's; those of writing.
+pub fn stage_adapter<B: Backend>(
+    decoder: &Decoder<B>,
+    plan: &AdapterPlan,
+    base: Option<&WeightStore>,
+    staged: &mut StagedFolder,
+) -> Result<()> {
+    let values = trained_values(decoder, plan)?;
+    stage_files(plan, &values, head_copy(decoder, plan, base)?, staged)
+}
+
+/// Every planned value, by the decoder's name.
+///
+/// # Errors
+/// [`PeftError::Model`] when the decoder lacks one.
+pub fn trained_values<B: Backend>(
+    decoder: &Decoder<B>,
+    plan: &AdapterPlan,
+) -> Result<BTreeMap<String, Vec<f32>>> {
+    let value = |name: &str| {
+        let mut trainable = decoder.trainable().iter();
+        let found = trainable.find(|parameter| parameter.name == name);
+        let missing = || model::ModelError::NoParameter {
+            name: name.to_owned(),
+        };
+        let parameter = found.ok_or_else(missing)?;
+        Ok((
+            name.to_owned(),
+            decoder.backend().download(&parameter.value)?,
+        ))
+    };
+    plan.parameters
+        .iter()
+        .map(|parameter| value(&parameter.name))
+        .collect()
+}
+
+fn stage_files(
+    plan: &AdapterPlan,
+    values: &BTreeMap<String, Vec<f32>>,
+    head: Option<formats::weights::StoredTensor>,
+    staged: &mut StagedFolder,
+) -> Result<()> {
+    let mut tensors = Vec::new();
+    for parameter in &plan.parameters {
+        let values = values.get(&parameter.name).map_or(&[][..], Vec::as_slice);
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        for name in &parameter.on_disk {
+            tensors.push(TensorToWrite::bytes(
+                name,
+                Dtype::F32,
+                &parameter.shape,
+                bytes,
+            ));
+        }
+    }
+    if let Some(copy) = &head {
+        tensors.push(TensorToWrite::bytes(
+            &copy.name,
+            copy.dtype,
+            &copy.shape,
+            &copy.bytes,
+        ));
+    }
+    let mut file = staged.create(WEIGHTS_NAME)?;
+    write(&mut file, tensors, &[("format", "pt")])?;
+    file.finish()?;
+    let mut config = plan.config.clone();
+    config.inference_mode = true;
+    config.peft_version = Some(adapter_config::PEFT_VERSION.into());
+    staged.write(FILE_NAME, config.to_json().as_bytes())?;
+    staged.write("README.md", model_card(plan).as_bytes())?;
+    Ok(())
+}
+
+/// `save_embedding_layers="auto"`: with the head targeted, its frozen matrix is saved beside the delta.
+fn head_copy<B: Backend>(
+    decoder: &Decoder<B>,
+    plan: &AdapterPlan,
+    base: Option<&WeightStore>,
+) -> Result<Option<formats::weights::StoredTensor>> {
+    let spec = decoder.spec();
+    let head = &spec.names.head;
+    let targeted = plan.targets.iter().any(|target| target.path == *head);
+    if !targeted || !names_embedding(plan)? {
+        return Ok(None);
+    }
+    let name = format!("{head}.weight");
+    let missing = || PeftError::NoBaseTensor { name: name.clone() };
+    let stored = base
+        .and_then(|base| origin(base, spec, &name))
+        .ok_or_else(missing)?;
+    let name = format!("{PREFIX}{head}.base_layer.weight");
+    Ok(Some(formats::weights::StoredTensor { name, ..stored }))
+}
+
+fn names_embedding(plan: &AdapterPlan) -> Result<bool> {
+    match &plan.config.target_modules {
+        Some(OneOrMany::One(text)) => {
+            let pattern = Pattern::full("target_modules", text)?;
+            let ends = |path: &str| {
+                let last = path.rsplit('.').next().unwrap_or_default();
+                EMBEDDING_LAYER_NAMES.contains(&last)
+            };
+            Ok(plan
+                .targets
+                .iter()
+                .any(|t| ends(&t.path) && pattern.is_match(&t.path)))
+        }
+        Some(OneOrMany::Many(names)) => Ok(names
+            .iter()
+            .any(|name| EMBEDDING_LAYER_NAMES.contains(&name.as_str()))),
+        None => Ok(false),
+    }
+}

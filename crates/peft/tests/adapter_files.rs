@@ -1,0 +1,451 @@
+//! Adapter folders: those that PEFT wrote come in whole and go out byte for byte; damaged ones are refused.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "tests make and damage files, and say what they skip"
+)]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use engine::reference::Reference;
+use engine::shapes::ComputeDtype;
+use formats::Dtype;
+use formats::hf_config::HfConfig;
+use formats::safetensors::{TensorToWrite, write};
+use formats::weights::{StoredTensor, WeightStore};
+use lowrank_peft::{
+    AdapterPlan, BaseModel, LoraConfig, PeftError, get_peft_model, load_adapter, merge_folder,
+    read_adapter, save_adapter,
+};
+use model::Decoder;
+use model::families::{decoder_spec, module_tree};
+use model::tree::ModuleTree;
+
+const FAMILIES: [&str; 5] = ["bloom", "gpt2", "llama", "mistral", "qwen2"];
+
+struct Model {
+    folder: PathBuf,
+    tree: ModuleTree,
+    weights: WeightStore,
+    decoder: Decoder<Reference>,
+}
+
+fn open(folder: &Path) -> Model {
+    let config = HfConfig::open(folder).unwrap();
+    let weights = WeightStore::open(folder).unwrap();
+    let spec = decoder_spec(&config).unwrap();
+    let backend = Arc::new(Reference::new(ComputeDtype::F32));
+    Model {
+        folder: folder.to_owned(),
+        tree: module_tree(&config).unwrap(),
+        decoder: Decoder::load(backend, spec, &weights).unwrap(),
+        weights,
+    }
+}
+
+fn tiny(family: &str) -> Model {
+    open(&testkit::goldens().join(family).join("model"))
+}
+
+fn logits(model: &Model) -> Vec<f32> {
+    let ids = [5, 9, 33, 2, 61, 7];
+    model.decoder.logits(&ids, &[0, 3, 5]).unwrap()
+}
+
+fn largest_gap(left: &[f32], right: &[f32]) -> f32 {
+    let gaps = left.iter().zip(right).map(|(a, b)| (a - b).abs());
+    gaps.fold(0.0, f32::max)
+}
+
+#[test]
+fn pefts_adapters_are_loaded_and_saved_byte_for_byte() {
+    for case in FAMILIES.iter().flat_map(|family| testkit::cases(family)) {
+        let golden = testkit::golden(&case);
+        let adapter = golden.path("adapter");
+        let mut model = open(&golden.path("model"));
+        let plan = load_adapter(
+            &mut model.decoder,
+            &model.tree,
+            &adapter,
+            Some(&model.weights),
+        );
+        let plan = plan.unwrap_or_else(|error| panic!("{case}: {error}"));
+        let names: Vec<&str> = model.decoder.trainable().iter().map(|p| &*p.name).collect();
+        let want: Vec<String> = golden.trainable().iter().map(|p| p.name.clone()).collect();
+        assert_eq!(names, want, "{case}");
+        let out = tempfile::tempdir().unwrap();
+        let folder = out.path().join("adapter");
+        save_adapter(&model.decoder, &plan, Some(&model.weights), &folder).unwrap();
+        same_file(&case, &adapter, &folder, "adapter_model.safetensors");
+        same_config(&case, &adapter, &folder);
+        assert!(folder.join("README.md").is_file());
+    }
+}
+
+fn same_file(case: &str, want: &Path, got: &Path, name: &str) {
+    let read = |folder: &Path| std::fs::read(folder.join(name)).unwrap();
+    assert!(read(got) == read(want), "{case}: {name} differs");
+}
+
+/// A set's order in PEFT's text changes from run to run: compare as values with lists sorted.
+fn same_config(case: &str, want: &Path, got: &Path) {
+    let read = |folder: &Path| {
+        let mut value = testkit::read_json(&folder.join("adapter_config.json"));
+        if let Some(list) = value["target_modules"].as_array_mut() {
+            list.sort_by_key(ToString::to_string);
+        }
+        value
+    };
+    assert_eq!(read(got), read(want), "{case}");
+}
+
+#[test]
+fn merged_weights_are_pefts() {
+    for family in FAMILIES {
+        let golden = testkit::golden(&format!("{family}/attention"));
+        let out = tempfile::tempdir().unwrap();
+        let folder = out.path().join("merged");
+        merge_folder(
+            &golden.path("model"),
+            &golden.path("adapter"),
+            &folder,
+            u64::MAX,
+        )
+        .unwrap();
+        let merged = WeightStore::open(&folder).unwrap();
+        let names = golden.names("merged.");
+        assert!(!names.is_empty(), "{family}");
+        for name in names {
+            let plain = name.strip_prefix("merged.").unwrap_or(&name);
+            let got = merged.get(plain).unwrap().to_f32().unwrap();
+            let name = format!("merged.{plain}");
+            golden.check_close(
+                &name,
+                &got,
+                testkit::Tol {
+                    abs: 1e-6,
+                    rel: 1e-6,
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn merged_models_speak_as_the_adapter_did() {
+    for case in FAMILIES.iter().flat_map(|family| testkit::cases(family)) {
+        let golden = testkit::golden(&case);
+        let mut model = open(&golden.path("model"));
+        let before = logits(&model);
+        load_adapter(
+            &mut model.decoder,
+            &model.tree,
+            &golden.path("adapter"),
+            None,
+        )
+        .unwrap();
+        let adapted = logits(&model);
+        let out = tempfile::tempdir().unwrap();
+        let folder = out.path().join("merged");
+        let report = merge_folder(&model.folder, &golden.path("adapter"), &folder, 4_000).unwrap();
+        assert!(report.files.len() > 2, "{case}: cut into shards");
+        let merged = logits(&open(&folder));
+        let gap = largest_gap(&adapted, &merged);
+        assert!(gap < 2e-5, "{case}: {gap}");
+        assert!(
+            largest_gap(&before, &adapted) > 1e-3,
+            "{case}: the adapter does nothing"
+        );
+    }
+}
+
+#[test]
+fn a_tied_pair_that_came_apart_is_written_twice() {
+    let golden = testkit::golden("bloom/save_embeddings");
+    let out = tempfile::tempdir().unwrap();
+    let folder = out.path().join("merged");
+    let report = merge_folder(
+        &golden.path("model"),
+        &golden.path("adapter"),
+        &folder,
+        u64::MAX,
+    )
+    .unwrap();
+    assert!(report.untied);
+    assert_eq!(report.files, ["model.safetensors"]);
+    let config = testkit::read_json(&folder.join("config.json"));
+    assert_eq!(config["tie_word_embeddings"], false);
+    let merged = WeightStore::open(&folder).unwrap();
+    let head = merged.get("lm_head.weight").unwrap().to_f32();
+    let embedding = merged
+        .get("transformer.word_embeddings.weight")
+        .unwrap()
+        .to_f32();
+    assert_ne!(head, embedding);
+    let again = merge_folder(
+        &golden.path("model"),
+        &golden.path("adapter"),
+        &folder,
+        u64::MAX,
+    );
+    assert!(again.is_err(), "an existing folder is not touched");
+}
+
+#[test]
+fn a_fresh_adapter_changes_nothing_until_b_does() {
+    for family in FAMILIES {
+        let mut model = tiny(family);
+        let before = logits(&model);
+        let config = LoraConfig::default();
+        let plan = get_peft_model(&mut model.decoder, &model.tree, &config, 3).unwrap();
+        assert_eq!(logits(&model), before, "{family}");
+        let target = &plan.targets[0];
+        let name = format!("{}.lora_B.weight", target.path);
+        let ones = vec![0.1; target.out_features * target.rank];
+        model.decoder.set_values(&name, &ones).unwrap();
+        assert!(largest_gap(&before, &logits(&model)) > 1e-4, "{family}");
+    }
+}
+
+/// A copy of PEFT's adapter with its tensors changed by `edit`.
+fn edited(case: &str, edit: impl FnOnce(&mut BTreeMap<String, StoredTensor>)) -> tempfile::TempDir {
+    let golden = testkit::golden(case);
+    let adapter = golden.path("adapter");
+    let out = tempfile::tempdir().unwrap();
+    let config = "adapter_config.json";
+    std::fs::copy(adapter.join(config), out.path().join(config)).unwrap();
+    let store = WeightStore::open_adapter(&adapter).unwrap();
+    let mut tensors: BTreeMap<String, StoredTensor> = store
+        .iter()
+        .map(|tensor| (tensor.name.clone(), tensor.clone()))
+        .collect();
+    edit(&mut tensors);
+    let write_out = tensors.iter().map(|(name, tensor)| {
+        TensorToWrite::bytes(name, tensor.dtype, &tensor.shape, &tensor.bytes)
+    });
+    let mut bytes = Vec::new();
+    write(&mut bytes, write_out.collect(), &[("format", "pt")]).unwrap();
+    std::fs::write(out.path().join("adapter_model.safetensors"), bytes).unwrap();
+    out
+}
+
+fn refusal(case: &str, folder: &Path) -> PeftError {
+    let model = open(&testkit::golden(case).path("model"));
+    let base = BaseModel {
+        spec: model.decoder.spec(),
+        tree: &model.tree,
+        weights: Some(&model.weights),
+    };
+    read_adapter(folder, base).expect_err("must be refused")
+}
+
+fn of_values(name: &str, shape: &[usize], values: &[f32]) -> StoredTensor {
+    StoredTensor {
+        name: name.to_owned(),
+        dtype: Dtype::F32,
+        shape: shape.to_vec(),
+        bytes: durable::MappedSlice::from_vec(Dtype::F32.from_f32(values).unwrap()),
+    }
+}
+
+const QKV: &str = "base_model.model.transformer.h.0.self_attention.query_key_value";
+
+#[test]
+fn everything_wrong_with_an_adapter_is_said_at_once() {
+    let folder = edited("bloom/attention", |tensors| {
+        tensors.remove(&format!("{QKV}.lora_B.weight"));
+        let stray = "base_model.model.transformer.h.7.stray.lora_A.weight";
+        tensors.insert(stray.into(), of_values(stray, &[1], &[1.0]));
+        let a = QKV.replace("h.0", "h.1") + ".lora_A.weight";
+        tensors.insert(a.clone(), of_values(&a, &[2, 3], &[0.5; 6]));
+    });
+    let error = refusal("bloom/attention", folder.path());
+    let PeftError::Mismatch {
+        missing,
+        unexpected,
+        misshapen,
+        ..
+    } = &error
+    else {
+        panic!("{error}")
+    };
+    assert_eq!(missing, &[format!("{QKV}.lora_B.weight")]);
+    assert_eq!(unexpected.len(), 1);
+    assert_eq!(misshapen[0].want, [3, 36]);
+    let text = error.to_string();
+    assert!(
+        text.contains("1 missing") && text.contains("1 of another shape"),
+        "{text}"
+    );
+}
+
+#[test]
+fn values_that_are_not_finite_are_refused_by_name() {
+    let name = format!("{QKV}.lora_A.weight");
+    let folder = edited("bloom/attention", |tensors| {
+        let mut values = tensors[&name].to_f32().unwrap();
+        values[5] = f32::NAN;
+        values[7] = f32::INFINITY;
+        let shape = tensors[&name].shape.clone();
+        tensors.insert(name.clone(), of_values(&name, &shape, &values));
+    });
+    let error = refusal("bloom/attention", folder.path());
+    assert!(
+        matches!(error, PeftError::NotFinite { count: 2, .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains(&name), "{error}");
+}
+
+#[test]
+fn an_adapter_of_another_base_is_refused() {
+    let other = testkit::golden("gpt2/attention").path("adapter");
+    let error = refusal("bloom/attention", &other);
+    assert!(matches!(error, PeftError::NoTarget { .. }), "{error}");
+    let other = testkit::golden("mistral/attention").path("adapter");
+    let error = refusal("llama/attention", &other);
+    assert!(matches!(error, PeftError::Mismatch { .. }), "{error}");
+}
+
+#[test]
+fn a_merge_that_overflows_writes_nothing() {
+    let folder = edited("bloom/attention", |tensors| {
+        for (name, tensor) in tensors.iter_mut() {
+            let values = vec![1e30; tensor.elements()];
+            *tensor = of_values(name, &tensor.shape.clone(), &values);
+        }
+    });
+    let out = tempfile::tempdir().unwrap();
+    let output = out.path().join("merged");
+    let model = testkit::golden("bloom/attention").path("model");
+    let error = merge_folder(&model, folder.path(), &output, u64::MAX).unwrap_err();
+    assert!(matches!(error, PeftError::MergeNotFinite { .. }), "{error}");
+    assert!(!output.exists());
+    assert_eq!(
+        std::fs::read_dir(out.path()).unwrap().count(),
+        0,
+        "no staging is left"
+    );
+}
+
+#[test]
+fn names_saved_from_memory_are_read_too() {
+    let folder = edited("bloom/save_embeddings", |tensors| {
+        let renamed = std::mem::take(tensors).into_iter().map(|(name, tensor)| {
+            let name = name
+                .replace("lora_A.weight", "lora_A.default.weight")
+                .replace("lora_B.weight", "lora_B.default.weight")
+                .replace(
+                    "embeddings.weight",
+                    "embeddings.modules_to_save.default.weight",
+                );
+            (name, tensor)
+        });
+        *tensors = renamed.collect();
+    });
+    let mut model = open(&testkit::golden("bloom/save_embeddings").path("model"));
+    load_adapter(&mut model.decoder, &model.tree, folder.path(), None).unwrap();
+}
+
+/// Config of a base whose shapes the adapter was made for, where one is at hand.
+const STRANGERS: [(&str, &str, Result<usize, &str>); 8] = [
+    ("bloom-560m-qkv-r8", "bloom__bloom-560m", Ok(48)),
+    ("gpt2-c_attn-c_proj-r8", "gpt2__mlc-gpt2", Ok(72)),
+    (
+        "qwen2.5-3b-trainer-checkpoint",
+        "qwen2__Qwen2.5-3B",
+        Ok(144),
+    ),
+    (
+        "bloom-560m-oldformat-bin",
+        "bloom__bloom-560m",
+        Err("48 of another shape"),
+    ),
+    (
+        "nan-tensors",
+        "bloom__bloom-560m",
+        Err("no module of `bloom` matches"),
+    ),
+    (
+        "tutorial-loraA",
+        "bloom__bloom-560m",
+        Err("it is a BloomBlock"),
+    ),
+    (
+        "tutorial-loraB",
+        "bloom__bloom-560m",
+        Err("it is a BloomBlock"),
+    ),
+    (
+        "opt-125m-bf16-r16",
+        "opt__opt-125m",
+        Err("not supported: `opt`"),
+    ),
+];
+
+#[test]
+fn strangers_adapters_load_whole_or_are_refused_with_the_reason() {
+    let Some(inputs) = testkit::shared_inputs() else {
+        eprintln!("skipped: no shared inputs");
+        return;
+    };
+    for (adapter, config, want) in STRANGERS {
+        let config = inputs.join("configs").join(format!("{config}.json"));
+        let got = tensors_read(&inputs.join("adapters").join(adapter), &config);
+        match (got, want) {
+            (Ok(count), Ok(want)) => assert_eq!(count, want, "{adapter}"),
+            (Err(error), Err(part)) => {
+                assert!(error.to_string().contains(part), "{adapter}: {error}");
+            }
+            (got, want) => panic!("{adapter}: {got:?}, not {want:?}"),
+        }
+    }
+}
+
+fn tensors_read(adapter: &Path, config: &Path) -> Result<usize, PeftError> {
+    let config = HfConfig::open_file(config)?;
+    let (spec, tree) = (decoder_spec(&config)?, module_tree(&config)?);
+    let base = BaseModel {
+        spec: &spec,
+        tree: &tree,
+        weights: None,
+    };
+    Ok(read_adapter(adapter, base)?.values.len())
+}
+
+#[test]
+fn matching_is_pefts_on_its_own_list() {
+    let list = testkit::read_json(&testkit::goldens().join("peft/matching.json"));
+    for entry in list.as_array().unwrap() {
+        let model = tiny(entry["family"].as_str().unwrap());
+        let mut arguments = entry["lora_config"].as_object().cloned().unwrap();
+        arguments.insert("peft_type".into(), "LORA".into());
+        let text = serde_json::Value::Object(arguments).to_string();
+        let plan = LoraConfig::parse(text.as_bytes(), Path::new("adapter_config.json"))
+            .map_err(PeftError::from)
+            .and_then(|config| AdapterPlan::new(&config, model.decoder.spec(), &model.tree));
+        match plan {
+            Ok(plan) => compare(entry, &plan),
+            // The decoder has no slot for a delta on the embedding.
+            Err(PeftError::Unsupported { found, .. }) if found.contains("embedding") => {}
+            Err(error) => assert!(entry.get("error").is_some(), "{entry}: {error}"),
+        }
+    }
+}
+
+fn compare(entry: &serde_json::Value, plan: &AdapterPlan) {
+    let adapted = entry["adapted"]
+        .as_object()
+        .unwrap_or_else(|| panic!("{entry}: PEFT refuses"));
+    let got: Vec<&String> = plan.targets.iter().map(|target| &target.path).collect();
+    assert_eq!(got, adapted.keys().collect::<Vec<_>>(), "{entry}");
+    for target in &plan.targets {
+        let want = &adapted[&target.path];
+        assert_eq!(want["r"], target.rank, "{entry}");
+        let scaling = want["scaling"].as_f64().unwrap();
+        assert!((scaling - target.scaling).abs() < 1e-12, "{entry}");
+    }
+    assert_eq!(entry["report"], plan.trainable_line(), "{entry}");
+}
