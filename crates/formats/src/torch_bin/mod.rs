@@ -6,6 +6,7 @@
 //! of the mapped file. Refused too: the format before torch 1.6 (no zip), compressed or encrypted entries,
 //! big-endian files, overlapping entries, tensors beyond their storage. Checksums of entries are not verified.
 
+mod allowed;
 mod fault;
 mod pickle;
 mod tensor;

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use super::TorchFault;
+use super::allowed::{Global, opcode_name};
 use crate::dtype::Dtype;
 use crate::safetensors::{MAX_NAME_BYTES, MAX_RANK};
 
@@ -120,45 +121,6 @@ struct View {
     offset: usize,
     shape: Box<[usize]>,
     strides: Box<[usize]>,
-}
-
-/// The names that a pickle may ask for.
-#[derive(Clone, Copy, PartialEq)]
-enum Global {
-    RebuildTensor,
-    RebuildParameter,
-    OrderedDict,
-    StorageOf(Dtype),
-}
-
-impl Global {
-    fn of(module: &str, name: &str) -> Result<Self, TorchFault> {
-        let storage = match (module, name) {
-            ("torch._utils", "_rebuild_tensor_v2") => return Ok(Self::RebuildTensor),
-            ("torch._utils", "_rebuild_parameter") => return Ok(Self::RebuildParameter),
-            ("collections", "OrderedDict") => return Ok(Self::OrderedDict),
-            ("torch", name) => name.strip_suffix("Storage"),
-            _ => None,
-        };
-        let dtype = match storage {
-            Some("Float") => Dtype::F32,
-            Some("Half") => Dtype::F16,
-            Some("BFloat16") => Dtype::BF16,
-            Some("Double") => Dtype::F64,
-            Some("Long") => Dtype::I64,
-            Some("Int") => Dtype::I32,
-            Some("Short") => Dtype::I16,
-            Some("Char") => Dtype::I8,
-            Some("Byte") => Dtype::U8,
-            Some("Bool") => Dtype::BOOL,
-            Some("ComplexFloat") => Dtype::C64,
-            _ => {
-                let asked = format!("{module}.{name}");
-                return Err(TorchFault::Global(asked.chars().take(128).collect()));
-            }
-        };
-        Ok(Self::StorageOf(dtype))
-    }
 }
 
 struct Machine<'a> {
@@ -566,43 +528,5 @@ impl<'a> Machine<'a> {
             }
             _ => Err(self.fault("a persistent id is not of a storage")),
         }
-    }
-}
-
-/// Names of opcodes for messages: those that a pickle could do harm with, and the common rest.
-fn opcode_name(opcode: u8) -> &'static str {
-    match opcode {
-        b'i' => "INST",
-        b'o' => "OBJ",
-        0x81 => "NEWOBJ",
-        0x92 => "NEWOBJ_EX",
-        0x82 => "EXT1",
-        0x83 => "EXT2",
-        0x84 => "EXT4",
-        b'P' => "PERSID",
-        b'p' => "PUT",
-        b'g' => "GET",
-        b'0' => "POP",
-        b'1' => "POP_MARK",
-        b'2' => "DUP",
-        b'I' => "INT",
-        b'L' => "LONG",
-        0x8b => "LONG4",
-        b'F' => "FLOAT",
-        b'S' => "STRING",
-        b'T' => "BINSTRING",
-        b'U' => "SHORT_BINSTRING",
-        b'V' => "UNICODE",
-        b'd' => "DICT",
-        b'l' => "LIST",
-        b'B' => "BINBYTES",
-        b'C' => "SHORT_BINBYTES",
-        0x8d => "BINUNICODE8",
-        0x8e => "BINBYTES8",
-        0x8f => "EMPTY_SET",
-        0x90 => "ADDITEMS",
-        0x91 => "FROZENSET",
-        0x96 => "BYTEARRAY8",
-        _ => "unknown",
     }
 }
