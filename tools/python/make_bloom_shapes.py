@@ -75,7 +75,7 @@ def main():
     found = shapes(options.layers, options.hidden, options.vocab)
     size = write_weights(options.out / "model.safetensors", found, dtype, code, options.seed)
     for file in options.tokenizer.glob("*token*.json") if options.tokenizer else []:
-        shutil.copy(file, options.out)
+        shutil.copyfile(file, options.out / file.name)
     parameters = sum(torch.Size(shape).numel() for shape in found.values())
     print(json.dumps({"out": str(options.out), "parameters": parameters, "bytes": size}))
 
