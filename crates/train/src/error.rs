@@ -1,5 +1,13 @@
 //! What can go wrong in a run.
 
+use std::fmt;
+use std::path::PathBuf;
+
+use durable::DurableError;
+use engine::backend::EngineError;
+use formats::FormatsError;
+use model::ModelError;
+
 /// One thing wrong with the arguments of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -37,6 +45,138 @@ pub enum TrainError {
         /// What is wrong, one by one.
         problems: Vec<Problem>,
     },
+    /// A loss that is not finite.
+    #[error("loss of update {step} is not finite, in {}", rows_text(.rows))]
+    LossNotFinite {
+        /// The update that was not made, counted from 1.
+        step: u64,
+        /// The rows, as numbers in the data set.
+        rows: Vec<usize>,
+    },
+    /// A gradient that is not finite, of losses that are.
+    #[error(
+        "gradient of update {step} is not finite, of {} first, from {}",
+        .parameters.first().map_or("no parameter", String::as_str), rows_text(.rows)
+    )]
+    GradientNotFinite {
+        /// The update that was not made, counted from 1.
+        step: u64,
+        /// The update's rows, as numbers in the data set.
+        rows: Vec<usize>,
+        /// The parameters whose gradients are not finite.
+        parameters: Vec<String>,
+    },
+    /// A new run in a folder that has checkpoints.
+    #[error("output folder has the checkpoints of another run: `{}`", .folder.display())]
+    OutputInUse {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A checkpoint of a run with other settings or data.
+    #[error(
+        "checkpoint `{}` belongs to another run{}",
+        .checkpoint.display(), .changed.iter().map(|one| format!("\n  {one}")).collect::<String>()
+    )]
+    Changed {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// Everything that differs.
+        changed: Vec<ChangedSetting>,
+    },
+    /// An override of a setting that does not differ.
+    #[error("`resume_with_changed` names `{name}`, which does not differ from the resumed run")]
+    NotChanged {
+        /// The setting.
+        name: String,
+    },
+    /// A checkpoint without the optimizer's state.
+    #[error("checkpoint has a model only and cannot be resumed: `{}`", .folder.display())]
+    ModelOnly {
+        /// The checkpoint.
+        folder: PathBuf,
+    },
+    /// A moment that the optimizer's file lacks, or of another shape.
+    #[error(
+        "tensor `{name}` of the optimizer's state does not fit, {want:?} in f32 is needed: found {}",
+        .found.as_ref().map_or("none".to_owned(), |shape| format!("{shape:?}"))
+    )]
+    OptimizerState {
+        /// The tensor.
+        name: String,
+        /// Shape needed.
+        want: Vec<usize>,
+        /// Shape found, where it is there in f32.
+        found: Option<Vec<usize>>,
+    },
+    /// A state file that does not parse.
+    #[error("`{}` does not parse: {problem}", .path.display())]
+    ResumeFile {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        problem: String,
+    },
+    /// A state of another version of this tool.
+    #[error("state of `{}` has format_version {found}, this build reads {ours}", .folder.display())]
+    ResumeVersion {
+        /// The checkpoint.
+        folder: PathBuf,
+        /// Its version.
+        found: u64,
+        /// Ours.
+        ours: u64,
+    },
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The engine failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A file could not be written or read.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    /// A file's contents could not be written or read.
+    #[error(transparent)]
+    Formats(#[from] FormatsError),
+}
+
+/// A setting that a resumed run does not have any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangedSetting {
+    /// Its name.
+    pub name: String,
+    /// Its value or digest in the checkpoint; empty where there was none.
+    pub was: String,
+    /// Its value or digest now.
+    pub is: String,
+}
+
+impl fmt::Display for ChangedSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_nothing = |value: &str| if value.is_empty() { "nothing" } else { value }.to_owned();
+        write!(
+            f,
+            "`{}` was {}, is {}",
+            self.name,
+            or_nothing(&self.was),
+            or_nothing(&self.is)
+        )
+    }
+}
+
+/// At most this many are named: an update can have thousands.
+const ROWS_NAMED: usize = 16;
+
+fn rows_text(rows: &[usize]) -> String {
+    let named: Vec<String> = rows.iter().take(ROWS_NAMED).map(usize::to_string).collect();
+    let noun = if rows.len() == 1 { "row" } else { "rows" };
+    let more = rows.len().saturating_sub(ROWS_NAMED);
+    let rest = if more == 0 {
+        String::new()
+    } else {
+        format!(" and {more} more")
+    };
+    format!("{noun} {}{rest}", named.join(", "))
 }
 
 fn list(problems: &[Problem]) -> String {
@@ -59,6 +199,37 @@ impl TrainError {
                 mends.dedup();
                 (!mends.is_empty()).then(|| mends.join("; "))
             }
+            Self::Model(error) => error.hint(),
+            Self::Durable(error) => error.hint(),
+            Self::Formats(error) => error.hint(),
+            Self::Engine(_) => None,
+            _ => self.own_hint().map(str::to_owned),
+        }
+    }
+
+    fn own_hint(&self) -> Option<&'static str> {
+        match self {
+            Self::LossNotFinite { .. } => Some(
+                "look at these rows and at the learning rate; resume from the last checkpoint, which is untouched",
+            ),
+            Self::GradientNotFinite { .. } => {
+                Some("lower the learning rate; resume from the last checkpoint, which is untouched")
+            }
+            Self::OutputInUse { .. } => {
+                Some("set resume_from_checkpoint to latest, or take another output_dir")
+            }
+            Self::Changed { .. } => Some(
+                "put things back, or name what may differ in resume_with_changed, or start anew in another output_dir",
+            ),
+            Self::NotChanged { .. } => Some("leave it out"),
+            Self::ModelOnly { .. } => Some(
+                "start anew from its adapter, or resume from a checkpoint saved without save_only_model",
+            ),
+            Self::OptimizerState { .. } | Self::ResumeFile { .. } => {
+                Some("resume from another checkpoint")
+            }
+            Self::ResumeVersion { .. } => Some("update this program, or use another checkpoint"),
+            _ => None,
         }
     }
 }

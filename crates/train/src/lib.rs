@@ -4,17 +4,42 @@
 //! gradients (see `Learner`). It prints nothing and parses no flags.
 
 mod arguments;
+mod checkpoints;
+mod decoder_learner;
+mod due;
 mod error;
+mod evaluate;
+mod journal;
+mod learner;
+mod observer;
+mod optimizer;
+mod order;
+mod passes;
 mod plan;
+mod plot;
 mod schedule;
+mod session;
+mod state;
 mod steps;
+mod tensors;
+mod torch_order;
+mod update;
+
+#[cfg(test)]
+mod tests;
 
 pub use arguments::{
     ArgumentValue, FIELDS, Field, IntervalStrategy, LossNormalization, Names, Optimizer,
     SamplingStrategy, SaveStrategy, SchedulerKwargs, SchedulerType, TrainingArguments,
     nearest_name,
 };
-pub use error::{Problem, TrainError};
+pub use decoder_learner::{DecoderLearner, ModelFiles};
+pub use error::{ChangedSetting, Problem, TrainError};
+/// An entry of the log, as in the Trainer's `log_history`.
+pub use formats::trainer_state::LogEntry;
+pub use learner::{Examples, Learner, Row};
+pub use observer::{Banner, Ending, Event, Observer, StopFlag, TrainOutput, UpdateDone};
 pub use plan::{Best, Interval, Plan, Saving};
 pub use schedule::Schedule;
+pub use session::Trainer;
 pub use steps::{Place, Steps};

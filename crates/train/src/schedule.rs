@@ -69,6 +69,12 @@ impl Schedule {
             }
         };
         settings.finish()?;
+        // `constant` knows no warm-up in transformers either.
+        let warmup_steps = if kind == SchedulerType::Constant {
+            0
+        } else {
+            warmup_steps
+        };
         let schedule = Self {
             learning_rate,
             warmup_steps,
@@ -85,10 +91,6 @@ impl Schedule {
             Course::Polynomial { lr_end, .. } if lr_end >= self.learning_rate => wrong(format!(
                 "needs `lr_end` below learning_rate {}: found {lr_end}",
                 self.learning_rate
-            )),
-            Course::Polynomial { .. } if self.warmup_steps >= self.max_steps => Err(Problem::new(
-                "warmup_steps",
-                "leaves a polynomial schedule no updates".into(),
             )),
             Course::InverseSqrt { timescale } if timescale < 1.0 => wrong(format!(
                 "needs a `timescale` of 1 or more: found {timescale}"

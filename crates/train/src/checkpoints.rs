@@ -1,0 +1,266 @@
+//! The checkpoints of a run: written whole, found again, and refused where they belong to another run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use durable::{Checkpoint, CheckpointStore, Disk, FolderLock, Skipped};
+use formats::weights::WeightStore;
+use serde_json::Value;
+
+use crate::error::{ChangedSetting, TrainError};
+use crate::learner::Learner;
+use crate::optimizer::Optimizer;
+use crate::plan::Plan;
+use crate::state::{RESUME_STATE, RunState, TRAINER_STATE};
+
+pub(crate) const OPTIMIZER: &str = "optimizer.safetensors";
+/// Room for what is not counted: logs, tokenizer files, the file system's own.
+const SPARE_BYTES: u64 = 64 << 20;
+/// Arguments that change nothing of what is learnt: where files go, when they are written.
+const FREE: [&str; 11] = [
+    "output_dir",
+    "resume_from_checkpoint",
+    "resume_with_changed",
+    "logging_strategy",
+    "logging_steps",
+    "logging_first_step",
+    "save_strategy",
+    "save_steps",
+    "save_total_limit",
+    "save_only_model",
+    "load_best_model_at_end",
+];
+
+/// A run's folder, held for writing.
+pub(crate) struct Checkpoints {
+    pub(crate) disk: Disk,
+    pub(crate) folder: PathBuf,
+    store: CheckpointStore,
+    /// What a checkpoint belongs to: data, base, settings.
+    identity: BTreeMap<String, String>,
+    resumed_from: Option<String>,
+    _lock: FolderLock,
+}
+
+impl Checkpoints {
+    /// Takes the folder. What killed runs left half-written in it is removed.
+    pub(crate) fn open(
+        disk: &Disk,
+        plan: &Plan,
+        identity: &BTreeMap<String, String>,
+    ) -> Result<Self, TrainError> {
+        let folder = PathBuf::from(&plan.arguments.output_dir);
+        disk.prepare_folder(&folder)?;
+        let lock = FolderLock::take_on(disk, &folder)?;
+        let store = CheckpointStore::on(disk, &folder);
+        store.sweep()?;
+        let mut identity = identity.clone();
+        identity.extend(settings(plan));
+        Ok(Self {
+            disk: disk.clone(),
+            folder,
+            store,
+            identity,
+            resumed_from: None,
+            _lock: lock,
+        })
+    }
+
+    /// Refuses to begin a run in a folder that has another's checkpoints.
+    pub(crate) fn refuse_if_used(&self) -> Result<(), TrainError> {
+        let listing = self.store.list()?;
+        if listing.checkpoints.is_empty() && listing.skipped.is_empty() {
+            return Ok(());
+        }
+        Err(TrainError::OutputInUse {
+            folder: self.folder.clone(),
+        })
+    }
+
+    /// Finds the checkpoint to resume from; also those passed over, with reasons.
+    pub(crate) fn find(&self, asked: &str) -> Result<(Checkpoint, Vec<Skipped>), TrainError> {
+        if asked == "latest" {
+            let newest = self.store.newest()?;
+            return Ok((newest.checkpoint, newest.skipped));
+        }
+        Ok((self.store.open(asked)?, Vec::new()))
+    }
+
+    /// Loads a checkpoint that belongs to this run. Returns the state, and the settings that differ
+    /// but may.
+    pub(crate) fn resume<L: Learner>(
+        &mut self,
+        plan: &Plan,
+        checkpoint: &Checkpoint,
+        learner: &mut L,
+        optimizer: &mut Optimizer<L::Backend>,
+    ) -> Result<(RunState, Vec<ChangedSetting>), TrainError> {
+        let allowed = self.refuse_changed(plan, checkpoint)?;
+        let folder = &checkpoint.path;
+        let has = |name: &str| checkpoint.manifest.files.contains_key(name);
+        if ![OPTIMIZER, TRAINER_STATE, RESUME_STATE]
+            .into_iter()
+            .all(has)
+        {
+            return Err(TrainError::ModelOnly {
+                folder: folder.clone(),
+            });
+        }
+        let state = RunState::read(&self.disk, folder, plan)?;
+        let stored = WeightStore::open_file(&folder.join(OPTIMIZER))?;
+        optimizer.restore(learner.parameters(), state.resume.optimizer_steps, &stored)?;
+        learner.load(folder)?;
+        self.resumed_from = Some(checkpoint.name());
+        Ok((state, allowed))
+    }
+
+    fn refuse_changed(
+        &self,
+        plan: &Plan,
+        checkpoint: &Checkpoint,
+    ) -> Result<Vec<ChangedSetting>, TrainError> {
+        let overridden: BTreeSet<&str> = plan
+            .arguments
+            .resume_with_changed
+            .0
+            .iter()
+            .map(String::as_str)
+            .collect();
+        let (allowed, refused): (Vec<_>, Vec<_>) = self
+            .changed(&checkpoint.manifest.digests)
+            .into_iter()
+            .partition(|one| FREE.contains(&one.name.as_str()) || overridden.contains(&*one.name));
+        let useless = overridden
+            .iter()
+            .find(|name| allowed.iter().all(|one| one.name != **name));
+        if !refused.is_empty() {
+            let checkpoint = checkpoint.path.clone();
+            return Err(TrainError::Changed {
+                checkpoint,
+                changed: refused,
+            });
+        }
+        match useless {
+            Some(name) => Err(TrainError::NotChanged {
+                name: (*name).to_owned(),
+            }),
+            None => Ok(allowed),
+        }
+    }
+
+    fn changed(&self, before: &BTreeMap<String, String>) -> Vec<ChangedSetting> {
+        let names: BTreeSet<&String> = before.keys().chain(self.identity.keys()).collect();
+        let difference = |name: &String| {
+            let (was, is) = (before.get(name), self.identity.get(name));
+            (was != is).then(|| ChangedSetting {
+                name: name.clone(),
+                was: was.cloned().unwrap_or_default(),
+                is: is.cloned().unwrap_or_default(),
+            })
+        };
+        names.into_iter().filter_map(difference).collect()
+    }
+
+    /// Refuses where the disk has not the room for two checkpoints and what is beside them.
+    pub(crate) fn need_room<L: Learner>(&self, learner: &L) -> Result<(), TrainError> {
+        let bytes = 2 * checkpoint_bytes(learner) + SPARE_BYTES;
+        Ok(self.disk.need_space(&self.folder, bytes)?)
+    }
+
+    /// Writes the checkpoint of the state. `whole`: with all that resuming takes.
+    pub(crate) fn save<L: Learner>(
+        &self,
+        plan: &Plan,
+        learner: &L,
+        optimizer: &Optimizer<L::Backend>,
+        state: &mut RunState,
+        whole: bool,
+    ) -> Result<Checkpoint, TrainError> {
+        self.disk
+            .need_space(&self.folder, checkpoint_bytes(learner))?;
+        let step = state.step();
+        state.resume.optimizer_steps = optimizer.updates();
+        if let Some(best) = state.file.best_global_step {
+            let path = self.store.path_of(best);
+            if best == step || self.disk.exists(&path) {
+                state.file.best_model_checkpoint = Some(path.display().to_string());
+            }
+        }
+        self.store.save(step, &self.identity, |folder| {
+            learner.save(folder)?;
+            if whole {
+                optimizer
+                    .state(learner.parameters())?
+                    .save(folder, OPTIMIZER)?;
+                folder.write(RESUME_STATE, state.resume_json().as_bytes())?;
+            }
+            folder.write(TRAINER_STATE, state.file_text(plan).as_bytes())?;
+            Ok(())
+        })
+    }
+
+    /// Removes what `save_total_limit` leaves no room for, never the best nor what was resumed from.
+    pub(crate) fn retain(&self, plan: &Plan, state: &RunState) -> Result<Vec<PathBuf>, TrainError> {
+        let Some(keep) = plan.arguments.save_total_limit else {
+            return Ok(Vec::new());
+        };
+        let best = state
+            .file
+            .best_global_step
+            .map(|step| format!("checkpoint-{step}"));
+        let protected: Vec<&str> = best
+            .iter()
+            .chain(&self.resumed_from)
+            .map(String::as_str)
+            .collect();
+        Ok(self.store.retain(keep, &protected)?)
+    }
+
+    /// The folder of a step's checkpoint, where it is there.
+    pub(crate) fn path_of(&self, step: u64) -> Option<PathBuf> {
+        Some(self.store.path_of(step)).filter(|path| self.disk.exists(path))
+    }
+
+    /// Writes what was learnt into the run's folder itself, one whole file after the other.
+    pub(crate) fn save_final<L: Learner>(&self, learner: &L) -> Result<(), TrainError> {
+        let mut staged = durable::StagedFolder::beside_on(&self.disk, self.folder.join("final"))?;
+        learner.save(&mut staged)?;
+        for name in staged.files().keys() {
+            self.disk
+                .copy_file(staged.staging_path().join(name), self.folder.join(name))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        Path::new(&self.folder).join(name)
+    }
+}
+
+/// Values and both moments, in f32.
+fn checkpoint_bytes<L: Learner>(learner: &L) -> u64 {
+    crate::session::trainable_parameters(learner) * 12
+}
+
+/// The run's settings as a manifest has them, so that a difference can be told in words.
+fn settings(plan: &Plan) -> BTreeMap<String, String> {
+    let arguments =
+        serde_json::to_value(&plan.arguments).expect("numbers, words and switches serialise");
+    let Value::Object(map) = arguments else {
+        return BTreeMap::new();
+    };
+    let compared = map.into_iter().filter(|(name, _)| {
+        ![
+            "output_dir",
+            "resume_from_checkpoint",
+            "resume_with_changed",
+        ]
+        .contains(&name.as_str())
+    });
+    let mut settings: BTreeMap<String, String> = compared
+        .map(|(name, value)| (name, value.to_string()))
+        .collect();
+    // What the run's length comes to: data of another size is another run even with equal settings.
+    settings.insert("updates of the run".into(), plan.max_steps.to_string());
+    settings
+}

@@ -1,0 +1,85 @@
+//! A decoder as the loop sees it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use durable::StagedFolder;
+use engine::backend::Backend;
+use model::{Decoder, ModelError, Parameter, PassKey, TokenBatch};
+
+use crate::error::TrainError;
+use crate::learner::Learner;
+
+/// How what a decoder learnt is written and read again.
+pub trait ModelFiles<B: Backend> {
+    /// Writes everything that makes it usable elsewhere.
+    ///
+    /// # Errors
+    /// A failure to read a value back or to write a file.
+    fn save(&self, decoder: &Decoder<B>, folder: &mut StagedFolder) -> Result<(), TrainError>;
+    /// Puts back what [`ModelFiles::save`] wrote.
+    ///
+    /// # Errors
+    /// Files that are not of this decoder.
+    fn load(&self, decoder: &mut Decoder<B>, folder: &Path) -> Result<(), TrainError>;
+}
+
+/// A decoder with its trained parameters and their files.
+pub struct DecoderLearner<'a, B: Backend> {
+    /// What learns.
+    pub decoder: &'a mut Decoder<B>,
+    /// The decoder's backend.
+    pub backend: Arc<B>,
+    /// How it is written.
+    pub files: &'a dyn ModelFiles<B>,
+    /// See [`Learner::counts_first_label`].
+    pub counts_first_label: bool,
+}
+
+impl<B: Backend> Learner for DecoderLearner<'_, B> {
+    type Backend = B;
+
+    fn backend(&self) -> Arc<B> {
+        Arc::clone(&self.backend)
+    }
+
+    fn parameters(&self) -> &[Parameter<B>] {
+        self.decoder.trainable()
+    }
+
+    fn parameters_mut(&mut self) -> &mut [Parameter<B>] {
+        self.decoder.trainable_mut()
+    }
+
+    fn zero_grad(&mut self) {
+        self.decoder.zero_grad();
+    }
+
+    fn forward_backward(
+        &mut self,
+        batch: &TokenBatch,
+        key: PassKey,
+    ) -> Result<Vec<f32>, ModelError> {
+        self.decoder.forward_backward(batch, key)
+    }
+
+    fn losses(&self, batch: &TokenBatch) -> Result<Vec<f32>, ModelError> {
+        self.decoder.losses(batch)
+    }
+
+    fn set_label_smoothing(&mut self, label_smoothing: f32) {
+        self.decoder.set_label_smoothing(label_smoothing);
+    }
+
+    fn counts_first_label(&self) -> bool {
+        self.counts_first_label
+    }
+
+    fn save(&self, folder: &mut StagedFolder) -> Result<(), TrainError> {
+        self.files.save(self.decoder, folder)
+    }
+
+    fn load(&mut self, folder: &Path) -> Result<(), TrainError> {
+        self.files.load(self.decoder, folder)
+    }
+}

@@ -1,0 +1,82 @@
+//! `metrics.jsonl` and `loss.svg`: what a run leaves for eyes. Neither may cost a run its life.
+
+use durable::{AppendLog, DurableError};
+use formats::pyjson::{Style, to_string};
+use formats::trainer_state::LogEntry;
+
+use crate::checkpoints::Checkpoints;
+use crate::observer::{Event, Observer};
+use crate::plot::loss_svg;
+
+/// The two files.
+pub(crate) struct Journal {
+    log: Option<AppendLog>,
+    warned: bool,
+    lost: u64,
+}
+
+impl Journal {
+    /// Opens the log and goes back to `size_bytes` of it.
+    pub(crate) fn open(folder: &Checkpoints, size_bytes: u64, observer: &mut dyn Observer) -> Self {
+        let mut this = Self {
+            log: None,
+            warned: false,
+            lost: 0,
+        };
+        let opened = AppendLog::on(&folder.disk, folder.join("metrics.jsonl"));
+        match opened.and_then(|mut log| log.rewind(size_bytes).map(|()| log)) {
+            Ok(log) => this.log = Some(log),
+            Err(error) => this.warn(&error, observer),
+        }
+        this
+    }
+
+    /// Adds an entry of the log.
+    pub(crate) fn add(&mut self, entry: &LogEntry, observer: &mut dyn Observer) {
+        let line = to_string(&entry.to_json(), Style::LINE);
+        match self.log.as_mut().map(|log| log.append(&line)) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                self.lost += 1;
+                self.warn(&error, observer);
+            }
+            None => self.lost += 1,
+        }
+    }
+
+    /// Makes the log so far survive a power cut, and says how long it is.
+    pub(crate) fn sync(&mut self, observer: &mut dyn Observer) -> u64 {
+        let Some(log) = &mut self.log else { return 0 };
+        let (done, size_bytes) = (log.sync(), log.size_bytes());
+        if let Err(error) = done {
+            self.warn(&error, observer);
+        }
+        size_bytes
+    }
+
+    /// Draws the losses so far.
+    pub(crate) fn plot(
+        &mut self,
+        folder: &Checkpoints,
+        log: &[LogEntry],
+        observer: &mut dyn Observer,
+    ) {
+        let Some(svg) = loss_svg(log) else { return };
+        let path = folder.join("loss.svg");
+        if let Err(error) = folder.disk.write_atomic(path, svg.as_bytes()) {
+            self.warn(&error, observer);
+        }
+    }
+
+    /// Lines that could not be written.
+    pub(crate) fn lost_lines(&self) -> u64 {
+        self.lost
+    }
+
+    fn warn(&mut self, error: &DurableError, observer: &mut dyn Observer) {
+        if !std::mem::replace(&mut self.warned, true) {
+            let text = format!("the run goes on without its log: {error}");
+            observer.on(Event::Notice(&text));
+        }
+    }
+}
