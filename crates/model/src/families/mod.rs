@@ -15,6 +15,7 @@ mod llama;
 mod mistral;
 pub mod near;
 mod nodes;
+mod notices;
 mod qwen2;
 mod rope;
 
@@ -63,6 +64,14 @@ pub fn decoder_spec(config: &HfConfig) -> Result<DecoderSpec, ConfigError> {
 /// As [`spec_from_map`].
 pub fn module_tree(config: &HfConfig) -> Result<ModuleTree, ConfigError> {
     tree_from_map(&config.raw, config.path())
+}
+
+/// What Transformers would do with this config and the decoder does not: one line each, for the user's eyes.
+///
+/// # Errors
+/// [`ConfigError::WrongType`] or [`ConfigError::OutOfRange`] of the keys that are looked at.
+pub fn notices(config: &HfConfig) -> Result<Vec<String>, ConfigError> {
+    notices::notices(Keys::new(&config.raw, config.path()))
 }
 
 /// What the config's decoder computes and where its weights lie; `path` is named in errors.

@@ -1,6 +1,8 @@
 #![allow(clippy::disallowed_methods, clippy::print_stderr)] // tests read real files and say what they skip
 
 use super::*;
+use crate::spec::Positions;
+use formats::hf_config::HfConfig;
 use serde_json::json;
 
 fn parse(config: Value) -> Result<DecoderSpec, ConfigError> {
@@ -169,6 +171,130 @@ fn gpt2_refuses_scales_by_layer_and_accepts_upcasting() {
         parse(unscaled).unwrap().attention.scale.to_bits(),
         1f32.to_bits()
     );
+}
+
+#[test]
+fn dropouts_of_the_base_are_said() {
+    let config =
+        |value: Value| HfConfig::from_map(value.as_object().unwrap().clone(), "config.json");
+    let gpt2 = config(json!({"model_type": "gpt2", "attn_pdrop": 0.0, "embd_pdrop": 0.25}));
+    let lines = notices(&gpt2).unwrap();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[1].contains("`embd_pdrop` is 0.25"));
+    assert!(notices(&config(llama())).unwrap().is_empty());
+    let dynamic = with(
+        llama(),
+        "rope_scaling",
+        json!({"type": "dynamic", "factor": 2.0}),
+    );
+    assert_eq!(notices(&config(dynamic)).unwrap().len(), 1);
+}
+
+/// Every key of every family's config replaced by every awkward value: refused, or within bounds.
+#[test]
+fn no_config_gives_sizes_that_overflow() {
+    let big: Value = serde_json::from_str("1e308").unwrap();
+    let awkward = [
+        json!(0),
+        json!(-1),
+        json!(1),
+        json!(3),
+        json!(1024),
+        json!(1u64 << 24),
+        json!(u64::MAX),
+        json!(1.5),
+        json!(1e-300),
+        big,
+        json!("x"),
+        json!(""),
+        json!([]),
+        json!({}),
+        json!(null),
+        json!(true),
+        json!(false),
+        json!({"rope_type": "yarn", "factor": 1e-9, "original_max_position_embeddings": 1}),
+        json!({"rope_type": "llama3", "factor": 1e300, "low_freq_factor": 1e-9, "high_freq_factor": 2}),
+    ];
+    let extra = [
+        "head_dim",
+        "rope_theta",
+        "rope_scaling",
+        "rope_parameters",
+        "sliding_window",
+        "use_sliding_window",
+        "layer_types",
+        "pad_token_id",
+        "n_inner",
+        "n_positions",
+        "rms_norm_eps",
+    ];
+    let mut accepted = 0;
+    for base in [
+        bloom(),
+        gpt2(),
+        llama(),
+        with(llama(), "model_type", json!("qwen2")),
+    ] {
+        let keys = base
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>();
+        for key in keys.iter().map(String::as_str).chain(extra) {
+            for value in &awkward {
+                let Value::Object(map) = with(base.clone(), key, value.clone()) else {
+                    continue;
+                };
+                let Ok(spec) = spec_from_map(&map, Path::new("config.json")) else {
+                    continue;
+                };
+                check_bounds(&spec);
+                accepted += 1;
+            }
+        }
+    }
+    assert!(accepted > 100, "{accepted}");
+}
+
+fn check_bounds(spec: &DecoderSpec) {
+    let sides = [
+        spec.vocab_size,
+        spec.hidden_size,
+        spec.qkv_width,
+        spec.intermediate_size,
+    ];
+    let widest = sides.into_iter().max().unwrap();
+    assert!(sides.iter().all(|side| *side > 0));
+    let matrix = (widest as u64)
+        .checked_mul(widest as u64)
+        .and_then(|n| n.checked_mul(4));
+    assert!(
+        matrix
+            .and_then(|n| n.checked_mul(spec.num_hidden_layers as u64 * 8))
+            .is_some()
+    );
+    let attention = &spec.attention;
+    assert_eq!(
+        spec.qkv_width,
+        (attention.heads + 2 * attention.kv_heads) * attention.head_dim
+    );
+    assert!(attention.heads.is_multiple_of(attention.kv_heads));
+    assert!(attention.scale.is_finite() && attention.scale > 0.0);
+    if let Positions::Rope { inv_freq, .. } = &spec.positions {
+        assert_eq!(inv_freq.len() * 2, attention.head_dim);
+        assert!(inv_freq.iter().all(|freq| freq.is_finite()));
+    }
+}
+
+fn bloom() -> Value {
+    json!({"model_type": "bloom", "vocab_size": 50, "hidden_size": 24, "n_layer": 3, "n_head": 4,
+        "layer_norm_epsilon": 1e-5, "tie_word_embeddings": true})
+}
+
+fn gpt2() -> Value {
+    json!({"model_type": "gpt2", "vocab_size": 50, "n_embd": 24, "n_layer": 3, "n_head": 4,
+        "activation_function": "gelu_new", "resid_pdrop": 0.1})
 }
 
 #[test]
