@@ -3,6 +3,7 @@
 //! Frozen matrices stay the bytes of their file; a product decodes the panel that it is about to
 //! use. Buffers come from a pool, so a step in the steady state neither allocates nor faults pages in.
 
+mod convert;
 mod pool;
 
 pub use pool::Buf;
@@ -10,12 +11,15 @@ pub use pool::Buf;
 use crate::backend::{Backend, EngineError, Matrix};
 use crate::shapes::{
     Activation, AdamW, AttentionShape, ComputeDtype, Dropout, HeadLayout, LoraShape, LossMode,
-    Norm, Orient, Rotation, Segment, Span, StoredDtype, StoredMatrix, View, ViewMut, Write,
+    Norm, Orient, Rotation, Segment, StoredMatrix, View, ViewMut, Write,
 };
-use kernels::gemm::{LoraFactors, LoraGradients, lora_backward, lora_forward};
+use convert::{
+    activation_of, attention_of, dropped_or, factors, mat, mat_mut, norm_of, segments_of, stored,
+};
+use kernels::gemm::{LoraGradients, lora_backward, lora_forward};
 use kernels::{
-    Context, Isa, Mat, MatMut, Precision, Product, Stored, activation, attention, elementwise,
-    embedding, loss, norm, optim, rope,
+    Context, Isa, Mat, MatMut, Precision, Product, activation, attention, elementwise, embedding,
+    loss, norm, optim, rope,
 };
 use pool::Pool;
 use std::sync::Arc;
@@ -503,115 +507,4 @@ impl Backend for Cpu {
         };
         optim::adamw(&self.context, parameter, gradient.as_slice(), settings);
     }
-}
-
-fn mat(view: View<'_, Buf>) -> Mat<'_> {
-    let Span {
-        offset,
-        stride,
-        rows,
-        cols,
-    } = view.span;
-    Mat {
-        data: &view.buf.as_slice()[offset..view.span.end()],
-        stride,
-        rows,
-        cols,
-    }
-}
-
-fn mat_mut(view: ViewMut<'_, Buf>) -> MatMut<'_> {
-    let Span {
-        offset,
-        stride,
-        rows,
-        cols,
-    } = view.span;
-    MatMut {
-        data: &mut view.buf.as_mut_slice()[offset..view.span.end()],
-        stride,
-        rows,
-        cols,
-    }
-}
-
-fn dropped_or<'a>(dropped: &'a Option<Buf>, x: View<'a, Buf>) -> Mat<'a> {
-    match dropped {
-        Some(dropped) => Mat::dense(dropped.as_slice(), x.span.rows, x.span.cols),
-        None => mat(x),
-    }
-}
-
-fn factors<'a>(
-    a: &'a Buf,
-    b: &'a Buf,
-    shape: LoraShape,
-    inputs: usize,
-    outputs: usize,
-) -> LoraFactors<'a> {
-    LoraFactors {
-        a: Mat::dense(a.as_slice(), shape.rank, inputs),
-        b: Mat::dense(b.as_slice(), outputs, shape.rank),
-        scaling: shape.scaling,
-    }
-}
-
-fn stored(matrix: Matrix<'_, Cpu>) -> Stored<'_> {
-    match matrix {
-        Matrix::Frozen(Weight(stored)) => {
-            let dtype = match stored.dtype {
-                StoredDtype::F32 => kernels::StoredDtype::F32,
-                StoredDtype::F16 => kernels::StoredDtype::F16,
-                StoredDtype::Bf16 => kernels::StoredDtype::Bf16,
-            };
-            Stored::new((*stored.bytes).as_ref(), dtype, stored.rows, stored.cols)
-        }
-        Matrix::Dense { values, rows, cols } => Stored::from_f32(values.as_slice(), rows, cols),
-    }
-}
-
-fn norm_of(norm: Norm) -> norm::Norm {
-    match norm {
-        Norm::Layer { eps } => norm::Norm { centred: true, eps },
-        Norm::Rms { eps } => norm::Norm {
-            centred: false,
-            eps,
-        },
-    }
-}
-
-fn activation_of(f: Activation) -> activation::Activation {
-    match f {
-        Activation::GeluTanh => activation::Activation::GeluTanh,
-        Activation::Gelu => activation::Activation::Gelu,
-        Activation::Silu => activation::Activation::Silu,
-        Activation::Relu => activation::Activation::Relu,
-    }
-}
-
-fn attention_of(shape: &AttentionShape) -> attention::Shape<'_> {
-    let layout = |layout: HeadLayout| attention::Layout {
-        offset: layout.offset,
-        stride: layout.stride,
-    };
-    attention::Shape {
-        heads: shape.heads,
-        kv_heads: shape.kv_heads,
-        head_dim: shape.head_dim,
-        scale: shape.scale,
-        query: layout(shape.query),
-        key: layout(shape.key),
-        value: layout(shape.value),
-        alibi_slopes: shape.alibi_slopes.as_deref(),
-        sliding_window: shape.sliding_window,
-    }
-}
-
-fn segments_of(segments: &[Segment]) -> Vec<attention::Segment> {
-    let one = |segment: &Segment| attention::Segment {
-        start: segment.start,
-        len: segment.len,
-        prefix: segment.prefix.map(|prefix| (prefix.start, prefix.len)),
-    };
-    segments.iter().map(one).collect()
 }

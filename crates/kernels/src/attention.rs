@@ -14,7 +14,6 @@ mod tile;
 
 use crate::share::SharedMat;
 use crate::share::SharedSlice;
-use crate::vector::dispatch;
 use crate::{Context, Mat, MatMut};
 use std::ops::Range;
 
@@ -163,23 +162,21 @@ pub fn forward(
         let segment = segments[order[task / shape.heads]];
         let head = task % shape.heads;
         let kv = shape.kv_of(head);
-        dispatch(
-            context.isa,
-            forward::Head {
-                shape,
-                head,
-                queries: qkv,
-                query_rows: segment.start..segment.start + segment.len,
-                first_position: segment.prefix_len(),
-                keys: qkv,
-                key_columns: shape.columns(shape.key, kv),
-                values: qkv,
-                value_columns: shape.columns(shape.value, kv),
-                key_rows: segment.key_rows(),
-                out,
-                lse: Some(lse),
-            },
-        );
+        let work = forward::Head {
+            shape,
+            head,
+            queries: qkv,
+            query_rows: segment.start..segment.start + segment.len,
+            first_position: segment.prefix_len(),
+            keys: qkv,
+            key_columns: shape.columns(shape.key, kv),
+            values: qkv,
+            value_columns: shape.columns(shape.value, kv),
+            key_rows: segment.key_rows(),
+            out,
+            lse: Some(lse),
+        };
+        work.attend(context.isa);
     });
 }
 
@@ -226,7 +223,7 @@ pub fn backward(
                 dout,
                 dqkv,
             };
-            dispatch(context.isa, work);
+            work.differentiate(context.isa);
         });
 }
 
@@ -267,30 +264,28 @@ pub fn cached(
                 past,
                 out,
             };
-            dispatch(context.isa, work);
+            work.decode(context.isa);
         });
         return;
     }
     context.threads.run(shape.heads, |head| {
         let kv = shape.kv_of(head);
         let columns = kv * shape.head_dim..(kv + 1) * shape.head_dim;
-        dispatch(
-            context.isa,
-            forward::Head {
-                shape,
-                head,
-                queries: qkv,
-                query_rows: 0..qkv.rows,
-                first_position: past,
-                keys,
-                key_columns: columns.clone(),
-                values,
-                value_columns: columns,
-                key_rows: [0..0, 0..total],
-                out,
-                lse: None,
-            },
-        );
+        let work = forward::Head {
+            shape,
+            head,
+            queries: qkv,
+            query_rows: 0..qkv.rows,
+            first_position: past,
+            keys,
+            key_columns: columns.clone(),
+            values,
+            value_columns: columns,
+            key_rows: [0..0, 0..total],
+            out,
+            lse: None,
+        };
+        work.attend(context.isa);
     });
 }
 

@@ -131,7 +131,7 @@ impl Kernel for Add<'_> {
         for r in self.rows {
             // SAFETY: each task has its own rows.
             let y = unsafe { self.y.row(r) };
-            update(v, y, self.x.row(r), |y, x| v.add(y, x));
+            update!(v, y, self.x.row(r), |y, x| v.add(y, x));
         }
     }
 }
@@ -178,7 +178,7 @@ impl Kernel for ColumnSums<'_> {
     fn run<V: Vector>(self, v: V) {
         for r in 0..self.x.rows {
             let x = &self.x.row(r)[self.columns.clone()];
-            update(v, self.sums, x, |sum, x| v.add(sum, x));
+            update!(v, self.sums, x, |sum, x| v.add(sum, x));
         }
     }
 }

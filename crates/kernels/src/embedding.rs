@@ -72,7 +72,7 @@ impl Kernel for Scatter<'_> {
             // SAFETY: each task has its own columns.
             let to = unsafe { self.to.part(*row as usize, self.columns.clone()) };
             let from = &self.from.row(i)[self.columns.clone()];
-            update(v, to, from, |to, x| v.add(to, x));
+            update!(v, to, from, |to, x| v.add(to, x));
         }
     }
 }

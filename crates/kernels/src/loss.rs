@@ -5,7 +5,7 @@
 //! vocabulary of any size costs no accuracy.
 
 use crate::share::{SharedMat, SharedSlice};
-use crate::vector::{Kernel, LANES, Vector, dispatch, exp, map};
+use crate::vector::{Kernel, LANES, Vector, dispatch, exp, reduce};
 use crate::{Context, MatMut};
 
 const BLOCK: usize = 1024;
@@ -73,11 +73,11 @@ impl Kernel for Row<'_> {
         let top = v.splat(highest);
         let smoothing = f64::from(self.work.label_smoothing);
         let size = self.row.len() as f64;
-        let sum = sum_blocks(v, self.row, f32::NEG_INFINITY, |x| exp(v, v.sub(x, top)));
+        let sum = exponentials(v, self.row, top);
         let lse = f64::from(highest) + sum.ln();
         let mut loss = lse - f64::from(self.row[self.target]);
         if smoothing > 0.0 {
-            let mean = sum_blocks(v, self.row, 0.0, |x| x) / size;
+            let mean = total(v, self.row) / size;
             loss = (1.0 - smoothing) * loss + smoothing * (lse - mean);
         }
         if self.work.gradient {
@@ -94,15 +94,10 @@ impl Row<'_> {
         let weight = f64::from(self.weight);
         let factor = v.splat((weight / sum) as f32);
         let spread = v.splat((-weight * spread) as f32);
-        let (lanes, tail) = self.row.as_chunks_mut::<LANES>();
-        for x in lanes {
-            let value = v.fma(exp(v, v.sub(v.load(x), top)), factor, spread);
-            v.store(value, x);
+        for part in self.row.chunks_mut(LANES) {
+            let e = exp(v, v.sub(v.load_part(part, 0.0), top));
+            v.store_part(v.fma(e, factor, spread), part);
         }
-        let copy = v.to_lanes(v.load_part(tail, 0.0));
-        map(v, &copy[..tail.len()], tail, |x| {
-            v.fma(exp(v, v.sub(x, top)), factor, spread)
-        });
         let hit = weight * (1.0 - f64::from(self.work.label_smoothing));
         self.row[self.target] = (f64::from(self.row[self.target]) - hit) as f32;
     }
@@ -119,18 +114,22 @@ fn highest<V: Vector>(v: V, row: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn sum_blocks<V: Vector>(v: V, row: &[f32], fill: f32, f: impl Fn(V::F) -> V::F) -> f64 {
+fn exponentials<V: Vector>(v: V, row: &[f32], top: V::F) -> f64 {
     let mut total = 0.0;
     for block in row.chunks(BLOCK) {
-        let (lanes, tail) = block.as_chunks::<LANES>();
-        let mut sum = v.zero();
-        for x in lanes {
-            sum = v.add(sum, f(v.load(x)));
-        }
-        if !tail.is_empty() {
-            sum = v.add(sum, f(v.load_part(tail, fill)));
-        }
-        total += f64::from(v.sum(sum));
+        let sum = reduce!(v, block, f32::NEG_INFINITY, |sum, x| {
+            v.add(sum, exp(v, v.sub(x, top)))
+        });
+        total += f64::from(sum);
+    }
+    total
+}
+
+#[inline(always)]
+fn total<V: Vector>(v: V, row: &[f32]) -> f64 {
+    let mut total = 0.0;
+    for block in row.chunks(BLOCK) {
+        total += f64::from(reduce!(v, block, 0.0, |sum, x| v.add(sum, x)));
     }
     total
 }

@@ -5,7 +5,7 @@
 //! cache by then, so that nothing cancels.
 
 use crate::share::{SharedMat, SharedSlice, in_ranges};
-use crate::vector::{Kernel, LANES, Vector, dispatch};
+use crate::vector::{Kernel, LANES, Vector, dispatch, map2, reduce, update};
 use crate::{Context, Mat, MatMut};
 use std::ops::Range;
 
@@ -136,7 +136,7 @@ impl Kernel for Forward<'_> {
             let (y, stats) = unsafe { (self.y.row(r), self.stats.part(2 * r..2 * r + 2)) };
             let (mean, rstd) = statistics(v, self.norm, x);
             stats.copy_from_slice(&[mean, rstd]);
-            scale_row(v, x, mean, rstd, self.weight, self.bias, y);
+            scale_row(v, x, [mean, rstd], self.weight, self.bias, y);
         }
     }
 }
@@ -145,59 +145,32 @@ impl Kernel for Forward<'_> {
 fn statistics<V: Vector>(v: V, norm: Norm, x: &[f32]) -> (f32, f32) {
     let size = x.len() as f32;
     let mean = if norm.centred {
-        reduce(v, x, |sum, x| v.add(sum, x)) / size
+        reduce!(v, x, 0.0, |sum, x| v.add(sum, x)) / size
     } else {
         0.0
     };
     let centre = v.splat(mean);
-    let variance = reduce_filled(v, x, mean, |sum, x| {
+    let squares = reduce!(v, x, mean, |sum, x| {
         let d = v.sub(x, centre);
         v.fma(d, d, sum)
-    }) / size;
-    (mean, 1.0 / (variance + norm.eps).sqrt())
-}
-
-#[inline(always)]
-fn reduce<V: Vector>(v: V, x: &[f32], f: impl Fn(V::F, V::F) -> V::F) -> f32 {
-    reduce_filled(v, x, 0.0, f)
-}
-
-/// Two running vectors, added at the end; a short tail is filled up with `fill`.
-#[inline(always)]
-fn reduce_filled<V: Vector>(v: V, x: &[f32], fill: f32, f: impl Fn(V::F, V::F) -> V::F) -> f32 {
-    let (pairs, rest) = x.as_chunks::<{ 2 * LANES }>();
-    let (mut even, mut odd) = (v.zero(), v.zero());
-    for pair in pairs {
-        let (halves, _) = pair.as_chunks::<LANES>();
-        even = f(even, v.load(&halves[0]));
-        odd = f(odd, v.load(&halves[1]));
-    }
-    let (whole, tail) = rest.as_chunks::<LANES>();
-    if let Some(whole) = whole.first() {
-        even = f(even, v.load(whole));
-    }
-    if !tail.is_empty() {
-        odd = f(odd, v.load_part(tail, fill));
-    }
-    v.sum(v.add(even, odd))
+    });
+    (mean, 1.0 / (squares / size + norm.eps).sqrt())
 }
 
 #[inline(always)]
 fn scale_row<V: Vector>(
     v: V,
     x: &[f32],
-    mean: f32,
-    rstd: f32,
+    [mean, rstd]: [f32; 2],
     weight: &[f32],
     bias: Option<&[f32]>,
     y: &mut [f32],
 ) {
     let (mean, rstd) = (v.splat(mean), v.splat(rstd));
-    crate::vector::map2(v, x, weight, y, |x, w| {
-        v.mul(v.mul(v.sub(x, mean), rstd), w)
-    });
+    map2!(v, x, weight, y, |x, w| v
+        .mul(v.mul(v.sub(x, mean), rstd), w));
     if let Some(bias) = bias {
-        crate::vector::update(v, y, bias, |y, b| v.add(y, b));
+        update!(v, y, bias, |y, b| v.add(y, b));
     }
 }
 
@@ -229,56 +202,37 @@ impl Backward<'_> {
     /// `dx = rstd · (g - mean(g) - x̂·mean(g·x̂))` with `g = dy·weight`.
     #[inline(always)]
     fn row<V: Vector>(&self, v: V, r: usize, dx: &mut [f32]) {
-        let (x, dy) = (self.x.row(r), self.dy.row(r));
-        let [mean, rstd] = [self.stats[2 * r], self.stats[2 * r + 1]];
-        let (centre, spread) = (v.splat(mean), v.splat(rstd));
-        let hat = |x: V::F| v.mul(v.sub(x, centre), spread);
+        let (x, dy, weight) = (self.x.row(r), self.dy.row(r), self.weight);
+        let (centre, rstd) = (v.splat(self.stats[2 * r]), v.splat(self.stats[2 * r + 1]));
+        let size = x.len();
         let (mut total, mut along) = (v.zero(), v.zero());
-        triples(v, x, dy, self.weight, |x, dy, w| {
-            let g = v.mul(dy, w);
+        for at in (0..size).step_by(LANES) {
+            let part = at..(at + LANES).min(size);
+            // Filled up with zeros, dy and weight add nothing to a sum.
+            let dy = v.load_part(&dy[part.clone()], 0.0);
+            let g = v.mul(dy, v.load_part(&weight[part.clone()], 0.0));
+            let hat = v.mul(v.sub(v.load_part(&x[part], 0.0), centre), rstd);
             total = v.add(total, g);
-            along = v.fma(g, hat(x), along);
-        });
-        let size = x.len() as f32;
+            along = v.fma(g, hat, along);
+        }
         let total = if self.norm.centred {
-            v.sum(total) / size
+            v.sum(total) / size as f32
         } else {
             0.0
         };
-        let (total, along) = (v.splat(total), v.splat(v.sum(along) / size));
-        let mut at = 0;
-        triples(v, x, dy, self.weight, |x, dy, w| {
-            let g = v.sub(v.mul(dy, w), total);
-            let d = v.mul(spread, v.sub(g, v.mul(hat(x), along)));
-            let end = (at + LANES).min(dx.len());
-            let to = &mut dx[at..end];
-            let d = if self.add {
-                v.add(d, v.load_part(to, 0.0))
-            } else {
-                d
-            };
+        let (total, along) = (v.splat(total), v.splat(v.sum(along) / size as f32));
+        for at in (0..size).step_by(LANES) {
+            let part = at..(at + LANES).min(size);
+            let dy = v.load_part(&dy[part.clone()], 0.0);
+            let g = v.sub(v.mul(dy, v.load_part(&weight[part.clone()], 0.0)), total);
+            let hat = v.mul(v.sub(v.load_part(&x[part.clone()], 0.0), centre), rstd);
+            let mut d = v.mul(rstd, v.sub(g, v.mul(hat, along)));
+            let to = &mut dx[part];
+            if self.add {
+                d = v.add(d, v.load_part(to, 0.0));
+            }
             v.store_part(d, to);
-            at = end;
-        });
-    }
-}
-
-/// Calls `f` with every sixteen elements of three rows of equal length.
-#[inline(always)]
-fn triples<V: Vector>(v: V, a: &[f32], b: &[f32], c: &[f32], mut f: impl FnMut(V::F, V::F, V::F)) {
-    let (a, a_tail) = a.as_chunks::<LANES>();
-    let (b, b_tail) = b.as_chunks::<LANES>();
-    let (c, c_tail) = c.as_chunks::<LANES>();
-    for ((a, b), c) in a.iter().zip(b).zip(c) {
-        f(v.load(a), v.load(b), v.load(c));
-    }
-    if !a_tail.is_empty() {
-        // Filled up with zeros, dy and weight add nothing to a sum.
-        f(
-            v.load_part(a_tail, 0.0),
-            v.load_part(b_tail, 0.0),
-            v.load_part(c_tail, 0.0),
-        );
+        }
     }
 }
 
@@ -304,41 +258,20 @@ impl Kernel for Parameters<'_> {
             if let Some(dweight) = &self.dweight {
                 // SAFETY: each task has its own columns.
                 let dweight = unsafe { dweight.part(self.columns.clone()) };
-                accumulate(v, x, dy, dweight, |x, dy, sum| {
-                    v.fma(dy, v.mul(v.sub(x, mean), rstd), sum)
-                });
+                for at in (0..x.len()).step_by(LANES) {
+                    let part = at..(at + LANES).min(x.len());
+                    let hat = v.mul(v.sub(v.load_part(&x[part.clone()], 0.0), mean), rstd);
+                    let d = v.load_part(&dy[part.clone()], 0.0);
+                    let to = &mut dweight[part];
+                    v.store_part(v.fma(d, hat, v.load_part(to, 0.0)), to);
+                }
             }
             if let Some(dbias) = &self.dbias {
                 // SAFETY: each task has its own columns.
                 let dbias = unsafe { dbias.part(self.columns.clone()) };
-                crate::vector::update(v, dbias, dy, |sum, dy| v.add(sum, dy));
+                update!(v, dbias, dy, |sum, dy| v.add(sum, dy));
             }
         }
-    }
-}
-
-#[inline(always)]
-fn accumulate<V: Vector>(
-    v: V,
-    x: &[f32],
-    dy: &[f32],
-    sums: &mut [f32],
-    f: impl Fn(V::F, V::F, V::F) -> V::F,
-) {
-    let (x, x_tail) = x.as_chunks::<LANES>();
-    let (dy, dy_tail) = dy.as_chunks::<LANES>();
-    let (sums, sums_tail) = sums.as_chunks_mut::<LANES>();
-    for ((x, dy), sum) in x.iter().zip(dy).zip(sums) {
-        let value = f(v.load(x), v.load(dy), v.load(sum));
-        v.store(value, sum);
-    }
-    if !sums_tail.is_empty() {
-        let value = f(
-            v.load_part(x_tail, 0.0),
-            v.load_part(dy_tail, 0.0),
-            v.load_part(sums_tail, 0.0),
-        );
-        v.store_part(value, sums_tail);
     }
 }
 

@@ -94,7 +94,11 @@ impl Kernel for Step<'_> {
         let [value, m1, m2] = self.shared.map(|s| unsafe { s.part(self.range.clone()) });
         for at in (0..gradient.len()).step_by(LANES) {
             let part = at..(at + LANES).min(gradient.len());
-            let state = [&*value, &*m1, &*m2].map(|s| v.load_part(&s[part.clone()], 0.0));
+            let state = [
+                v.load_part(&value[part.clone()], 0.0),
+                v.load_part(&m1[part.clone()], 0.0),
+                v.load_part(&m2[part.clone()], 0.0),
+            ];
             let g = v.load_part(&gradient[part.clone()], 0.0);
             let [a, b, d] = step(v, &c, state, g);
             v.store_part(a, &mut value[part.clone()]);
@@ -108,16 +112,15 @@ impl Kernel for Step<'_> {
 fn coefficients<V: Vector>(v: V, s: AdamW) -> Coefficients<V::F> {
     let correction1 = 1.0 - s.beta1.powf(s.step as f64);
     let correction2 = 1.0 - s.beta2.powf(s.step as f64);
-    let splat = |x: f64| v.splat(x as f32);
     Coefficients {
-        keep: splat(1.0 - s.learning_rate * s.weight_decay),
+        keep: v.splat((1.0 - s.learning_rate * s.weight_decay) as f32),
         grad_scale: v.splat(s.grad_scale),
-        towards: splat(1.0 - s.beta1),
-        beta2: splat(s.beta2),
-        fresh: splat(1.0 - s.beta2),
-        root: splat(correction2.sqrt()),
-        eps: splat(s.eps),
-        step_size: splat(s.learning_rate / correction1),
+        towards: v.splat((1.0 - s.beta1) as f32),
+        beta2: v.splat(s.beta2 as f32),
+        fresh: v.splat((1.0 - s.beta2) as f32),
+        root: v.splat(correction2.sqrt() as f32),
+        eps: v.splat(s.eps as f32),
+        step_size: v.splat((s.learning_rate / correction1) as f32),
     }
 }
 

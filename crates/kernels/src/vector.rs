@@ -77,15 +77,21 @@ pub(crate) trait Vector: Copy {
     fn zero(self) -> Self::F {
         self.splat(0.0)
     }
-    /// The first elements of a vector; zeros follow.
+    /// At most sixteen elements; `fill` follows.
     #[inline(always)]
     fn load_part(self, x: &[f32], fill: f32) -> Self::F {
+        if let Ok(whole) = x.try_into() {
+            return self.load(whole);
+        }
         let mut lanes = [fill; LANES];
         lanes[..x.len()].copy_from_slice(x);
         self.load(&lanes)
     }
     #[inline(always)]
     fn store_part(self, x: Self::F, to: &mut [f32]) {
+        if let Ok(whole) = to.try_into() {
+            return self.store(x, whole);
+        }
         to.copy_from_slice(&self.to_lanes(x)[..to.len()]);
     }
 }
@@ -139,54 +145,83 @@ unsafe fn with_avx2<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(unsafe { Avx2::new() })
 }
 
-/// `y = f(x)` for slices of equal length.
-#[inline(always)]
-pub(crate) fn map<V: Vector>(v: V, x: &[f32], y: &mut [f32], f: impl Fn(V::F) -> V::F) {
-    let (x, x_tail) = x.as_chunks::<LANES>();
-    let (y, y_tail) = y.as_chunks_mut::<LANES>();
-    for (x, y) in x.iter().zip(y) {
-        v.store(f(v.load(x)), y);
-    }
-    if !y_tail.is_empty() {
-        v.store_part(f(v.load_part(x_tail, 0.0)), y_tail);
-    }
+// The loops are macros: a closure is compiled without the instruction set of the function that it is
+// written in, and the compiler then calls each intrinsic instead of inlining it.
+
+/// `y = value(x)` for slices of equal length.
+macro_rules! map {
+    ($v:expr, $x:expr, $y:expr, |$one:ident| $value:expr) => {{
+        let (lanes, x_tail) = $x.as_chunks::<{ $crate::vector::LANES }>();
+        let (to, y_tail) = $y.as_chunks_mut::<{ $crate::vector::LANES }>();
+        for (x, y) in lanes.iter().zip(to) {
+            let $one = $v.load(x);
+            $v.store($value, y);
+        }
+        if !y_tail.is_empty() {
+            let $one = $v.load_part(x_tail, 0.0);
+            $v.store_part($value, y_tail);
+        }
+    }};
 }
 
-/// `y = f(a, b)` for slices of equal length.
-#[inline(always)]
-pub(crate) fn map2<V: Vector>(
-    v: V,
-    a: &[f32],
-    b: &[f32],
-    y: &mut [f32],
-    f: impl Fn(V::F, V::F) -> V::F,
-) {
-    let (a, a_tail) = a.as_chunks::<LANES>();
-    let (b, b_tail) = b.as_chunks::<LANES>();
-    let (y, y_tail) = y.as_chunks_mut::<LANES>();
-    for ((a, b), y) in a.iter().zip(b).zip(y) {
-        v.store(f(v.load(a), v.load(b)), y);
-    }
-    if !y_tail.is_empty() {
-        let value = f(v.load_part(a_tail, 0.0), v.load_part(b_tail, 0.0));
-        v.store_part(value, y_tail);
-    }
+/// `y = value(a, b)` for slices of equal length.
+macro_rules! map2 {
+    ($v:expr, $a:expr, $b:expr, $y:expr, |$one:ident, $two:ident| $value:expr) => {{
+        let (a, a_tail) = $a.as_chunks::<{ $crate::vector::LANES }>();
+        let (b, b_tail) = $b.as_chunks::<{ $crate::vector::LANES }>();
+        let (to, y_tail) = $y.as_chunks_mut::<{ $crate::vector::LANES }>();
+        for ((a, b), y) in a.iter().zip(b).zip(to) {
+            let ($one, $two) = ($v.load(a), $v.load(b));
+            $v.store($value, y);
+        }
+        if !y_tail.is_empty() {
+            let ($one, $two) = ($v.load_part(a_tail, 0.0), $v.load_part(b_tail, 0.0));
+            $v.store_part($value, y_tail);
+        }
+    }};
 }
 
-/// `y = f(y, a)` for slices of equal length.
-#[inline(always)]
-pub(crate) fn update<V: Vector>(v: V, y: &mut [f32], a: &[f32], f: impl Fn(V::F, V::F) -> V::F) {
-    let (a, a_tail) = a.as_chunks::<LANES>();
-    let (y, y_tail) = y.as_chunks_mut::<LANES>();
-    for (a, y) in a.iter().zip(y) {
-        let value = f(v.load(y), v.load(a));
-        v.store(value, y);
-    }
-    if !y_tail.is_empty() {
-        let value = f(v.load_part(y_tail, 0.0), v.load_part(a_tail, 0.0));
-        v.store_part(value, y_tail);
-    }
+/// `y = value(y, a)` for slices of equal length.
+macro_rules! update {
+    ($v:expr, $y:expr, $a:expr, |$old:ident, $one:ident| $value:expr) => {{
+        let (a, a_tail) = $a.as_chunks::<{ $crate::vector::LANES }>();
+        let (to, y_tail) = $y.as_chunks_mut::<{ $crate::vector::LANES }>();
+        for (a, y) in a.iter().zip(to) {
+            let ($old, $one) = ($v.load(y), $v.load(a));
+            $v.store($value, y);
+        }
+        if !y_tail.is_empty() {
+            let ($old, $one) = ($v.load_part(y_tail, 0.0), $v.load_part(a_tail, 0.0));
+            $v.store_part($value, y_tail);
+        }
+    }};
 }
+
+/// The sum of `sum = value(sum, x)` over a slice, in two running vectors; a tail is filled up with `fill`.
+macro_rules! reduce {
+    ($v:expr, $x:expr, $fill:expr, |$sum:ident, $one:ident| $value:expr) => {{
+        let (lanes, tail) = $x.as_chunks::<{ $crate::vector::LANES }>();
+        let (pairs, last) = lanes.as_chunks::<2>();
+        let (mut even, mut odd) = ($v.zero(), $v.zero());
+        for [a, b] in pairs {
+            let ($sum, $one) = (even, $v.load(a));
+            even = $value;
+            let ($sum, $one) = (odd, $v.load(b));
+            odd = $value;
+        }
+        if let Some(a) = last.first() {
+            let ($sum, $one) = (even, $v.load(a));
+            even = $value;
+        }
+        if !tail.is_empty() {
+            let ($sum, $one) = (odd, $v.load_part(tail, $fill));
+            odd = $value;
+        }
+        $v.sum($v.add(even, odd))
+    }};
+}
+
+pub(crate) use {map, map2, reduce, update};
 
 #[cfg(test)]
 mod tests;

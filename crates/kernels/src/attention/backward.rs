@@ -4,9 +4,9 @@ use super::forward::{IOTA, Seen};
 use super::pack::{straight, transposed, with_scratch};
 use super::tile::{Left, ROWS, Right, product};
 use super::{Segment, Shape};
-use crate::Mat;
 use crate::share::SharedMat;
-use crate::vector::{Kernel, LANES, Vector, exp};
+use crate::vector::{Kernel, LANES, Vector, dispatch, exp};
+use crate::{Isa, Mat};
 use std::ops::Range;
 
 /// Query rows whose scores are made together.
@@ -44,53 +44,71 @@ struct Block<'s> {
     dweights: &'s mut [f32],
 }
 
-impl Kernel for Family<'_> {
+/// A family with its scratch; see `forward::Work`.
+struct Work<'a, 's> {
+    family: Family<'a>,
+    scratch: [&'s mut [f32]; 10],
+}
+
+impl Family<'_> {
+    /// Does the work.
+    pub(super) fn differentiate(self, isa: Isa) {
+        let size = self.shape.head_dim;
+        let width = size.next_multiple_of(LANES);
+        let padded = self.segments.iter().map(padded).max().unwrap_or(0);
+        let (rows, turned) = (padded * width, size * padded);
+        let (block, square) = (BLOCK * width, BLOCK * padded);
+        let sizes = [
+            rows, turned, turned, rows, rows, block, block, block, square, square,
+        ];
+        with_scratch(sizes, |scratch| {
+            dispatch(
+                isa,
+                Work {
+                    family: self,
+                    scratch,
+                },
+            );
+        });
+    }
+}
+
+/// Keys of a segment, rounded up to whole vectors.
+fn padded(segment: &Segment) -> usize {
+    (segment.len + segment.prefix_len()).next_multiple_of(LANES)
+}
+
+impl Kernel for Work<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
-        let size = self.shape.head_dim;
-        let width = size.next_multiple_of(LANES);
-        let most = |s: &Segment| (s.len + s.prefix_len()).next_multiple_of(LANES);
-        let padded = self.segments.iter().map(most).max().unwrap_or(0);
-        let rows = padded * width;
-        let (block, square) = (BLOCK * width, BLOCK * padded);
-        let sizes = [
-            rows,
-            size * padded,
-            size * padded,
-            rows,
-            rows,
-            block,
-            block,
-            block,
-            square,
-            square,
-        ];
-        with_scratch(sizes, |[k, kt, vt, dk, dv, q, d, dq, p, ds]| {
-            let mut block = Block {
-                queries: q,
-                douts: d,
-                dqueries: dq,
-                weights: p,
-                dweights: ds,
+        let Self {
+            family,
+            scratch: [k, kt, vt, dk, dv, q, d, dq, p, ds],
+        } = self;
+        let mut block = Block {
+            queries: q,
+            douts: d,
+            dqueries: dq,
+            weights: p,
+            dweights: ds,
+        };
+        dk.fill(0.0);
+        dv.fill(0.0);
+        for segment in family.segments {
+            family.pack(v, segment, [&mut *k, &mut *kt, &mut *vt]);
+            let mut packed = Packed {
+                padded: padded(segment),
+                keys: k,
+                keys_transposed: kt,
+                values_transposed: vt,
+                dkeys: dk,
+                dvalues: dv,
             };
-            dk.fill(0.0);
-            dv.fill(0.0);
-            for segment in self.segments {
-                self.pack(v, segment, [&mut *k, &mut *kt, &mut *vt]);
-                let mut packed = Packed {
-                    padded: most(segment),
-                    keys: k,
-                    keys_transposed: kt,
-                    values_transposed: vt,
-                    dkeys: dk,
-                    dvalues: dv,
-                };
-                self.segment(v, segment, &mut packed, &mut block);
-            }
-            self.write_own(&self.segments[0], 0, dk, dv);
-        });
+            family.segment(v, segment, &mut packed, &mut block);
+        }
+        family.write_own(&family.segments[0], 0, dk, dv);
     }
 }
 

@@ -3,9 +3,9 @@
 use super::backward::dot;
 use super::pack::with_scratch;
 use super::{Layout, Shape};
-use crate::Mat;
 use crate::share::SharedMat;
-use crate::vector::{Kernel, LANES, Vector, exp, update};
+use crate::vector::{Kernel, LANES, Vector, dispatch, exp, update};
+use crate::{Isa, Mat};
 
 /// One kv head and the query heads that read it.
 pub(super) struct Head<'a> {
@@ -28,28 +28,43 @@ pub(super) fn append(shape: &Shape<'_>, qkv: Mat<'_>, layout: Layout, to: &mut [
     }
 }
 
-impl Kernel for Head<'_> {
+/// A head with its scratch; see `forward::Work`.
+struct Work<'a, 's> {
+    head: Head<'a>,
+    scores: &'s mut [f32],
+}
+
+impl Head<'_> {
+    /// Does the work.
+    pub(super) fn decode(self, isa: Isa) {
+        let group = self.shape.heads / self.shape.kv_heads;
+        with_scratch([group * self.keys.rows], |[scores]| {
+            dispatch(isa, Work { head: self, scores });
+        });
+    }
+}
+
+impl Kernel for Work<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
-        let shape = self.shape;
+        let Self { head, scores } = self;
+        let shape = head.shape;
         let group = shape.heads / shape.kv_heads;
-        with_scratch([group * self.keys.rows], |[scores]| {
-            for t in 0..self.qkv.rows {
-                let position = self.past + t;
-                let first = shape.first_seen(position);
-                let seen = position + 1 - first;
-                self.scores(v, t, first, seen, scores);
-                for g in 0..group {
-                    let head = self.kv * group + g;
-                    let columns = head * shape.head_dim..(head + 1) * shape.head_dim;
-                    // SAFETY: each task has its own heads.
-                    let out = unsafe { self.out.part(t, columns) };
-                    self.attend(v, first, &mut scores[g * seen..][..seen], out);
-                }
+        for t in 0..head.qkv.rows {
+            let position = head.past + t;
+            let first = shape.first_seen(position);
+            let seen = position + 1 - first;
+            head.scores(v, t, first, seen, scores);
+            for g in 0..group {
+                let query_head = head.kv * group + g;
+                let columns = query_head * shape.head_dim..(query_head + 1) * shape.head_dim;
+                // SAFETY: each task has its own heads.
+                let out = unsafe { head.out.part(t, columns) };
+                head.attend(v, first, &mut scores[g * seen..][..seen], out);
             }
-        });
+        }
     }
 }
 
@@ -89,12 +104,8 @@ impl Head<'_> {
         out.fill(0.0);
         for (j, p) in scores.iter().enumerate() {
             let p = v.splat(*p * scale);
-            update(
-                v,
-                out,
-                &self.values.row(first + j)[columns.clone()],
-                |sum, x| v.fma(p, x, sum),
-            );
+            let value = &self.values.row(first + j)[columns.clone()];
+            update!(v, out, value, |sum, x| v.fma(p, x, sum));
         }
     }
 }

@@ -3,9 +3,9 @@
 use super::Shape;
 use super::pack::{straight, transposed, with_scratch};
 use super::tile::{Left, ROWS, Right, product};
-use crate::Mat;
 use crate::share::{SharedMat, SharedSlice};
-use crate::vector::{Kernel, LANES, Vector, exp};
+use crate::vector::{Kernel, LANES, Vector, dispatch, exp, map};
+use crate::{Isa, Mat};
 use std::ops::Range;
 
 /// Query rows whose scores are made together.
@@ -32,11 +32,17 @@ pub(super) struct Head<'a> {
     pub(super) lse: Option<SharedSlice<'a>>,
 }
 
-impl Kernel for Head<'_> {
-    type Output = ();
+/// A head with its scratch, which is fetched before the instruction set is chosen: what a closure calls
+/// would be compiled without it.
+struct Work<'a, 's> {
+    head: Head<'a>,
+    padded: usize,
+    scratch: [&'s mut [f32]; 5],
+}
 
-    #[inline(always)]
-    fn run<V: Vector>(self, v: V) {
+impl Head<'_> {
+    /// Does the work.
+    pub(super) fn attend(self, isa: Isa) {
         let size = self.shape.head_dim;
         let width = size.next_multiple_of(LANES);
         let keys = self.key_rows[0].len() + self.key_rows[1].len();
@@ -48,36 +54,45 @@ impl Kernel for Head<'_> {
             BLOCK * padded,
             BLOCK * width,
         ];
-        with_scratch(sizes, |[kt, values, queries, scores, sums]| {
-            transposed(
-                v,
-                self.keys,
-                self.key_rows.clone(),
-                self.key_columns.clone(),
-                kt,
-                padded,
-            );
-            straight(
-                v,
-                self.values,
-                self.key_rows.clone(),
-                self.value_columns.clone(),
-                1.0,
-                values,
-                width,
-                padded,
-            );
-            for first in self.query_rows.clone().step_by(BLOCK) {
-                let rows = first..(first + BLOCK).min(self.query_rows.end);
-                self.block(
-                    v,
-                    rows,
+        with_scratch(sizes, |scratch| {
+            dispatch(
+                isa,
+                Work {
+                    head: self,
                     padded,
-                    [&*kt, values],
-                    [&mut *queries, scores, sums],
-                );
-            }
+                    scratch,
+                },
+            );
         });
+    }
+}
+
+impl Kernel for Work<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let Self {
+            head,
+            padded,
+            scratch: [kt, values, queries, scores, sums],
+        } = self;
+        let width = head.shape.head_dim.next_multiple_of(LANES);
+        let keys = head.key_columns.clone();
+        transposed(v, head.keys, head.key_rows.clone(), keys, kt, padded);
+        let columns = head.value_columns.clone();
+        let rows = head.key_rows.clone();
+        straight(v, head.values, rows, columns, 1.0, values, width, padded);
+        for first in head.query_rows.clone().step_by(BLOCK) {
+            let rows = first..(first + BLOCK).min(head.query_rows.end);
+            head.block(
+                v,
+                rows,
+                padded,
+                [&*kt, values],
+                [&mut *queries, scores, sums],
+            );
+        }
     }
 }
 
@@ -163,7 +178,7 @@ impl Head<'_> {
             // SAFETY: each task has its own rows and head.
             let out = unsafe { self.out.part(row, start..start + size) };
             let scale = v.splat(scales[i]);
-            crate::vector::map(v, &sums[i * width..][..size], out, |x| v.mul(x, scale));
+            map!(v, sums[i * width..][..size], out, |x| v.mul(x, scale));
         }
     }
 }

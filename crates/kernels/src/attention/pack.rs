@@ -81,7 +81,8 @@ pub(super) fn straight<V: Vector>(
     let factor = v.splat(factor);
     for (row, to) in rows.into_iter().flatten().zip(to.chunks_exact_mut(stride)) {
         let (to, pad) = to.split_at_mut(size);
-        crate::vector::map(v, &from.row(row)[columns.clone()], to, |x| v.mul(x, factor));
+        let from = &from.row(row)[columns.clone()];
+        crate::vector::map!(v, from, to, |x| v.mul(x, factor));
         pad.fill(0.0);
     }
     to[count * stride..total * stride].fill(0.0);

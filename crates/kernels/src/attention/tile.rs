@@ -99,9 +99,10 @@ unsafe fn tile<V: Vector, const N: usize>(
     for k in 0..depth {
         // SAFETY: the caller's promise.
         unsafe {
-            let right: [V::F; N] = std::array::from_fn(|j| {
-                v.load(lanes(b.data.as_ptr().add(k * b.stride + n + j * LANES)))
-            });
+            let mut right = [v.zero(); N];
+            for (j, right) in right.iter_mut().enumerate() {
+                *right = v.load(lanes(b.data.as_ptr().add(k * b.stride + n + j * LANES)));
+            }
             for (i, sums) in sums.iter_mut().enumerate() {
                 let left = v.splat(*a.data.get_unchecked((m + i) * a.row + k * a.column));
                 for (sum, right) in sums.iter_mut().zip(right) {

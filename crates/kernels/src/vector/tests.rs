@@ -34,7 +34,7 @@ impl Kernel for Apply<'_> {
     #[inline(always)]
     fn run<V: Vector>(self, v: V) -> Self::Output {
         let mut y = vec![0.0; self.x.len()];
-        map(v, self.x, &mut y, |x| match self.f {
+        map!(v, self.x, y, |x| match self.f {
             Function::Exp => exp(v, x),
             Function::Cumulative => gelu_parts(v, x).0,
             Function::Density => gelu_parts(v, x).1,

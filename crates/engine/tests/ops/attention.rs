@@ -1,0 +1,207 @@
+//! Rotation and attention, packed and cached.
+
+use super::{Output, collect, random, span, view, view_mut};
+use lowrank_engine::backend::Backend;
+use lowrank_engine::shapes::{AttentionShape, HeadLayout, Prefix, Rotation, Segment, Span, View};
+use proptest::prelude::*;
+
+/// Rotation and attention.
+#[derive(Debug, Clone)]
+pub(crate) struct Attention {
+    lens: Vec<usize>,
+    shared: bool,
+    kv_heads: usize,
+    group: usize,
+    head_dim: usize,
+    layout: u8,
+    alibi: bool,
+    window: Option<usize>,
+    gap: usize,
+    key: u64,
+}
+
+impl Attention {
+    pub(crate) fn any() -> impl Strategy<Value = Self> {
+        let tokens = (
+            prop::collection::vec(1usize..24, 1..5),
+            any::<bool>(),
+            0usize..4,
+        );
+        let heads = (1usize..4, 1usize..3, 1usize..20, 0u8..2);
+        let rest = (any::<bool>(), prop::option::of(1usize..30), any::<u64>());
+        (tokens, heads, rest).prop_map(
+            |((lens, shared, gap), (kv_heads, group, half, layout), (alibi, window, key))| Self {
+                lens,
+                shared,
+                kv_heads,
+                group,
+                head_dim: 2 * half,
+                layout,
+                alibi,
+                window,
+                gap,
+                key,
+            },
+        )
+    }
+
+    /// BLOOM's interleaved row (which has no groups), or all queries, all keys, all values.
+    fn shape(&self) -> AttentionShape {
+        let size = self.head_dim;
+        let interleaved = self.layout == 0;
+        let kv_heads = self.kv_heads;
+        let heads = if interleaved {
+            kv_heads
+        } else {
+            kv_heads * self.group
+        };
+        let at = |first: usize, place: usize| HeadLayout {
+            offset: if interleaved {
+                place * size
+            } else {
+                first * size
+            },
+            stride: if interleaved { 3 * size } else { size },
+        };
+        AttentionShape {
+            heads,
+            kv_heads,
+            head_dim: size,
+            scale: 1.0 / (size as f32).sqrt(),
+            query: at(0, 0),
+            key: at(heads, 1),
+            value: at(heads + kv_heads, 2),
+            alibi_slopes: self
+                .alibi
+                .then(|| (0..heads).map(|h| 0.7f32.powi(h as i32 + 1)).collect()),
+            sliding_window: self.window,
+        }
+    }
+
+    fn segments(&self) -> Vec<Segment> {
+        let first = Prefix {
+            start: 0,
+            len: self.lens[0],
+        };
+        let mut start = 0;
+        self.lens
+            .iter()
+            .map(|len| {
+                let prefix = (self.shared && start > 0).then_some(first);
+                start += len;
+                Segment {
+                    start: start - len,
+                    len: *len,
+                    prefix,
+                }
+            })
+            .collect()
+    }
+
+    pub(super) fn run<B: Backend>(&self, backend: &B) -> Vec<Output> {
+        let shape = self.shape();
+        let tokens: usize = self.lens.iter().sum();
+        let at = span(
+            tokens,
+            (shape.heads + 2 * shape.kv_heads) * shape.head_dim,
+            self.gap,
+        );
+        let to = span(tokens, shape.heads * shape.head_dim, self.gap);
+        let input = |len, k| backend.upload(&random(len, self.key ^ k));
+        let mut qkv = input(at.end(), 1);
+        let half = shape.head_dim.div_ceil(4);
+        let table = input(tokens * 2 * half, 2);
+        let table = Span::dense(tokens, 2 * half).of(&table);
+        let positions: Vec<u32> = (0..tokens as u32).rev().collect();
+        let positions = backend.upload_ids(&positions);
+        backend.rotate(
+            &shape,
+            view_mut(&mut qkv, at),
+            &positions,
+            table,
+            Rotation::Forward,
+        );
+        let (mut out, mut lse) = (input(to.end(), 3), backend.alloc(tokens * shape.heads));
+        let segments = self.segments();
+        backend.attention(
+            &shape,
+            view(&qkv, at),
+            &segments,
+            view_mut(&mut out, to),
+            &mut lse,
+        );
+        let (dout, mut dqkv) = (input(to.end(), 4), input(at.end(), 5));
+        backend.attention_backward(
+            &shape,
+            view(&qkv, at),
+            &segments,
+            view(&out, to),
+            &lse,
+            view(&dout, to),
+            view_mut(&mut dqkv, at),
+        );
+        backend.rotate(
+            &shape,
+            view_mut(&mut dqkv, at),
+            &positions,
+            table,
+            Rotation::Backward,
+        );
+        let mut outputs = vec![
+            collect(backend, "rotated", &qkv),
+            collect(backend, "attended", &out),
+            collect(backend, "lse", &lse),
+            collect(backend, "dqkv", &dqkv),
+        ];
+        outputs.push(self.cached(backend, &shape, &qkv, at));
+        outputs
+    }
+
+    /// The first tokens in one go, the others one by one or three by three.
+    fn cached<B: Backend>(
+        &self,
+        backend: &B,
+        shape: &AttentionShape,
+        qkv: &B::Buf,
+        at: Span,
+    ) -> Output {
+        let width = shape.kv_heads * shape.head_dim;
+        let [mut keys, mut values] = [
+            backend.zeros(at.rows * width),
+            backend.zeros(at.rows * width),
+        ];
+        let to = span(at.rows, shape.heads * shape.head_dim, self.gap);
+        let mut out = backend.zeros(to.end());
+        let mut past = 0;
+        while past < at.rows {
+            let new = if past == 0 {
+                self.lens[0]
+            } else {
+                1 + past % 3
+            }
+            .min(at.rows - past);
+            let rows = view_mut(&mut out, to.rows(past, new));
+            backend.attention_cached(
+                shape,
+                view(qkv, at.rows(past, new)),
+                &mut keys,
+                &mut values,
+                past,
+                rows,
+            );
+            past += new;
+        }
+        collect(backend, "cached", &out)
+    }
+}
+
+/// Spans as views, for a buffer that is read often.
+trait Of {
+    fn of<T>(self, buf: &T) -> View<'_, T>;
+}
+
+impl Of for Span {
+    fn of<T>(self, buf: &T) -> View<'_, T> {
+        View { buf, span: self }
+    }
+}
