@@ -1,9 +1,14 @@
 //! What of PEFT's configuration is not supported, by name.
 
-use formats::adapter_config::InitLoraWeights;
+use formats::adapter_config::{InitLoraWeights, OneOrMany};
 
 use crate::LoraConfig;
 use crate::error::{PeftError, Result};
+
+/// Most names of a list: a model of the largest size has some thousand linear layers.
+const MAX_NAMES: usize = 16_384;
+/// Most patterns of a key: each is compiled.
+const MAX_PATTERNS: usize = 4_096;
 
 /// Refuses variants and inits that would be silently ignored otherwise.
 ///
@@ -36,7 +41,34 @@ pub fn check_supported(config: &LoraConfig) -> Result<()> {
             found: "it is set".into(),
         });
     }
+    check_counts(config)?;
     check_init(&config.init_lora_weights)
+}
+
+/// Time is entries times modules: a stranger's file must not take minutes.
+fn check_counts(config: &LoraConfig) -> Result<()> {
+    let names = |list: Option<&OneOrMany<String>>| list.map_or(0, |list| list.as_slice().len());
+    let saved = config.modules_to_save.as_ref().map_or(0, Vec::len);
+    let counts = [
+        (
+            "target_modules",
+            names(config.target_modules.as_ref()),
+            MAX_NAMES,
+        ),
+        (
+            "exclude_modules",
+            names(config.exclude_modules.as_ref()),
+            MAX_NAMES,
+        ),
+        ("layers_pattern", names(config.layers_pattern.as_ref()), 64),
+        ("modules_to_save", saved, MAX_PATTERNS),
+        ("rank_pattern", config.rank_pattern.len(), MAX_PATTERNS),
+        ("alpha_pattern", config.alpha_pattern.len(), MAX_PATTERNS),
+    ];
+    match counts.into_iter().find(|(_, count, limit)| count > limit) {
+        None => Ok(()),
+        Some((key, count, limit)) => Err(PeftError::TooMany { key, count, limit }),
+    }
 }
 
 fn is_off(value: &formats::pyjson::Json) -> bool {

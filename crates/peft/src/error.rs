@@ -37,6 +37,12 @@ pub enum PeftError {
     NotLinear { path: String, class: String },
     #[error("`{key}` is not supported here: {found}")]
     Unsupported { key: &'static str, found: String },
+    #[error("`{key}` has more than {limit} entries: {count}")]
+    TooMany {
+        key: &'static str,
+        count: usize,
+        limit: usize,
+    },
     #[error("`modules_to_save` names `{path}`, {why}")]
     BadSave { path: String, why: String },
     #[error("adapter `{}` does not fit `{model_type}`: {}", .path.display(), summary(.missing, .unexpected, .misshapen))]

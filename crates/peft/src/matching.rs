@@ -12,7 +12,7 @@ use model::tree::ModuleTree;
 use crate::LoraConfig;
 use crate::condense::condensed;
 use crate::error::{PeftError, Result};
-use crate::pattern::{Pattern, looks_like_pattern};
+use crate::pattern::{Pattern, PatternSet, looks_like_pattern};
 
 /// The shorthand for every linear layer but the head, in any letter case.
 pub const ALL_LINEAR: &str = "all-linear";
@@ -102,7 +102,7 @@ pub fn match_modules(config: &LoraConfig, tree: &ModuleTree, model_type: &str) -
 
 struct Rules<'a> {
     exclude: Vec<Rule<'a>>,
-    saved: Vec<Pattern>,
+    saved: PatternSet,
     targets: Vec<Rule<'a>>,
     layers: Option<LayerFilter>,
 }
@@ -197,14 +197,13 @@ impl LayerFilter {
 
 impl<'a> Rules<'a> {
     fn new(config: &'a LoraConfig) -> Result<Self> {
-        let saved = config.modules_to_save.iter().flatten();
+        let saved = config.modules_to_save.iter().flatten().map(String::as_str);
         // PEFT puts the entry into the pattern unescaped, so it is one.
-        let saved = saved.map(|name| {
-            Pattern::wrapped("modules_to_save", name, r"\A(?:(?:|.*\.)", r"(?:\z|\.))")
-        });
+        let (prefix, suffix) = (r"\A(?:(?:|.*\.)", r"(?:\z|\.))");
+        let saved = PatternSet::new("modules_to_save", saved, prefix, suffix)?;
         Ok(Self {
             exclude: Rule::all("exclude_modules", config.exclude_modules.as_ref())?,
-            saved: saved.collect::<Result<_>>()?,
+            saved,
             targets: Rule::all("target_modules", config.target_modules.as_ref())?,
             layers: LayerFilter::new(config)?,
         })
@@ -223,7 +222,7 @@ impl<'a> Rules<'a> {
             .exclude
             .iter()
             .any(|rule| rule.is_whole(path) || rule.is_ending(path));
-        by_rule || self.saved.iter().any(|pattern| pattern.is_match(path))
+        by_rule || self.saved.first(path).is_some()
     }
 
     /// Indices of the entries that catch it.

@@ -4,7 +4,7 @@
 //! us; the price is that lookaround and backreferences do not exist, which is said by name. What Python reads
 //! differently (a `[` inside a class, `\Z`, possessive repeats) is translated or refused, never misread.
 
-use regex::{Regex, RegexBuilder};
+use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
 use crate::error::PeftError;
 
@@ -12,6 +12,12 @@ use crate::error::PeftError;
 const MAX_PATTERN_BYTES: usize = 64 << 10;
 /// Memory that one compiled pattern may take.
 const MAX_COMPILED_BYTES: usize = 4 << 20;
+/// The same for one of many: thousands of them must still compile in seconds.
+const MAX_SMALL_BYTES: usize = 256 << 10;
+/// Memory that all patterns of one key may take together.
+const MAX_SET_BYTES: usize = 64 << 20;
+/// Brackets within brackets.
+const MAX_NESTING: u32 = 100;
 
 /// A compiled pattern.
 #[derive(Debug, Clone)]
@@ -36,21 +42,10 @@ impl Pattern {
         prefix: &str,
         suffix: &str,
     ) -> Result<Self, PeftError> {
-        let fault = |why: String| PeftError::Pattern {
-            key,
-            pattern: pattern.chars().take(200).collect(),
-            why,
-        };
-        if pattern.len() > MAX_PATTERN_BYTES {
-            return Err(fault(format!("longer than {MAX_PATTERN_BYTES} bytes")));
-        }
-        let translated = translate(pattern).map_err(|why| fault(why.into()))?;
-        // Alone first: `a)|(b` would be well formed only inside our brackets.
-        compile(&translated).map_err(|error| fault(explain(&error)))?;
+        let translated = checked(key, pattern, MAX_COMPILED_BYTES)?;
         let whole = format!("{prefix}{translated}{suffix}");
-        compile(&whole)
-            .map(Self)
-            .map_err(|error| fault(explain(&error)))
+        let fault = |error: regex::Error| fault(key, pattern, explain(&error));
+        compile(&whole, MAX_COMPILED_BYTES).map(Self).map_err(fault)
     }
 
     /// Whether it matches.
@@ -65,6 +60,49 @@ impl Pattern {
     }
 }
 
+/// Several patterns, compiled as one machine under one memory limit.
+#[derive(Debug, Clone)]
+pub(crate) struct PatternSet(RegexSet);
+
+impl PatternSet {
+    /// As [`Pattern::wrapped`], each.
+    ///
+    /// # Errors
+    /// [`PeftError::Pattern`].
+    pub(crate) fn new<'p>(
+        key: &'static str,
+        patterns: impl IntoIterator<Item = &'p str>,
+        prefix: &str,
+        suffix: &str,
+    ) -> Result<Self, PeftError> {
+        let mut wrapped = Vec::new();
+        for pattern in patterns {
+            wrapped.push(checked(key, pattern, MAX_SMALL_BYTES)?);
+        }
+        let whole = wrapped.iter().map(|one| format!("{prefix}{one}{suffix}"));
+        let compiled = RegexSetBuilder::new(whole)
+            .size_limit(MAX_SET_BYTES)
+            .dfa_size_limit(MAX_SET_BYTES)
+            .nest_limit(MAX_NESTING)
+            .build();
+        compiled.map(Self).map_err(|error| PeftError::Pattern {
+            key,
+            pattern: format!("{} entries", wrapped.len()),
+            why: explain(&error),
+        })
+    }
+
+    /// Index of the first one that matches.
+    pub(crate) fn first(&self, text: &str) -> Option<usize> {
+        self.0.matches(text).iter().next()
+    }
+
+    /// Indices of all that match.
+    pub(crate) fn all(&self, text: &str) -> Vec<usize> {
+        self.0.matches(text).iter().collect()
+    }
+}
+
 /// Whether an entry of a list looks as if a pattern was meant.
 pub(crate) fn looks_like_pattern(entry: &str) -> bool {
     entry.contains([
@@ -72,11 +110,29 @@ pub(crate) fn looks_like_pattern(entry: &str) -> bool {
     ])
 }
 
-fn compile(pattern: &str) -> Result<Regex, regex::Error> {
+/// The pattern in Rust's spelling, well formed by itself: `a)|(b` would be so only inside our brackets.
+fn checked(key: &'static str, pattern: &str, max_bytes: usize) -> Result<String, PeftError> {
+    if pattern.len() > MAX_PATTERN_BYTES {
+        let why = format!("longer than {MAX_PATTERN_BYTES} bytes");
+        return Err(fault(key, pattern, why));
+    }
+    let translated = translate(pattern).map_err(|why| fault(key, pattern, why.into()))?;
+    match compile(&translated, max_bytes) {
+        Ok(_) => Ok(translated),
+        Err(error) => Err(fault(key, pattern, explain(&error))),
+    }
+}
+
+fn fault(key: &'static str, pattern: &str, why: String) -> PeftError {
+    let pattern = pattern.chars().take(200).collect();
+    PeftError::Pattern { key, pattern, why }
+}
+
+fn compile(pattern: &str, max_bytes: usize) -> Result<Regex, regex::Error> {
     RegexBuilder::new(pattern)
-        .size_limit(MAX_COMPILED_BYTES)
-        .dfa_size_limit(MAX_COMPILED_BYTES)
-        .nest_limit(100)
+        .size_limit(max_bytes)
+        .dfa_size_limit(max_bytes)
+        .nest_limit(MAX_NESTING)
         .build()
 }
 

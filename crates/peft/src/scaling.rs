@@ -1,67 +1,66 @@
 //! Rank and scaling of each target: `r` and `lora_alpha` with their patterns.
 
+use std::collections::BTreeSet;
+
 use crate::LoraConfig;
 use crate::error::Result;
-use crate::pattern::Pattern;
+use crate::pattern::PatternSet;
 use crate::plan::LoraTarget;
 
 /// The patterns, compiled.
 pub(crate) struct Scalings<'a> {
     config: &'a LoraConfig,
-    ranks: Vec<(&'a str, Pattern, u32)>,
-    alphas: Vec<(&'a str, Pattern, f64)>,
+    ranks: PatternSet,
+    alphas: PatternSet,
 }
 
 impl<'a> Scalings<'a> {
     pub(crate) fn new(config: &'a LoraConfig) -> Result<Self> {
-        let ranks = config.rank_pattern.iter();
-        let ranks =
-            ranks.map(|(key, rank)| Ok((key.as_str(), ending("rank_pattern", key)?, *rank)));
-        let alphas = config.alpha_pattern.iter();
-        let alphas = alphas
-            .map(|(key, alpha)| Ok((key.as_str(), ending("alpha_pattern", key)?, alpha.get())));
+        let ranks = config.rank_pattern.keys().map(String::as_str);
+        let alphas = config.alpha_pattern.keys().map(String::as_str);
+        // re.match(rf"(.*\.)?({key})$", path)
+        let (prefix, suffix) = (r"\A(?:.*\.)?(?:", r")\z");
         Ok(Self {
             config,
-            ranks: ranks.collect::<Result<_>>()?,
-            alphas: alphas.collect::<Result<_>>()?,
+            ranks: PatternSet::new("rank_pattern", ranks, prefix, suffix)?,
+            alphas: PatternSet::new("alpha_pattern", alphas, prefix, suffix)?,
         })
     }
 
     /// Rank and scaling; of several patterns that match, the first in the file counts.
     pub(crate) fn of(&self, path: &str) -> (usize, f64) {
-        let rank = self
-            .ranks
-            .iter()
-            .find(|(_, pattern, _)| pattern.is_match(path));
-        let rank = rank.map_or(self.config.r, |(.., rank)| *rank);
-        let alpha = self
-            .alphas
-            .iter()
-            .find(|(_, pattern, _)| pattern.is_match(path));
-        let alpha = alpha.map_or(self.config.lora_alpha.get(), |(.., alpha)| *alpha);
+        let config = self.config;
+        let rank = self.ranks.first(path);
+        let rank = rank.and_then(|index| config.rank_pattern.get_index(index));
+        let rank = rank.map_or(config.r, |(_, rank)| *rank);
+        let alpha = self.alphas.first(path);
+        let alpha = alpha.and_then(|index| config.alpha_pattern.get_index(index));
+        let alpha = alpha.map_or(config.lora_alpha.get(), |(_, alpha)| alpha.get());
         let by = f64::from(rank);
-        let by = if self.config.use_rslora {
-            by.sqrt()
-        } else {
-            by
-        };
+        let by = if config.use_rslora { by.sqrt() } else { by };
         (rank as usize, alpha / by)
     }
 
     /// Notices of patterns that no target matches.
     pub(crate) fn unused(&self, targets: &[LoraTarget]) -> Vec<String> {
-        let idle = |pattern: &Pattern| !targets.iter().any(|t| pattern.is_match(&t.path));
-        let ranks = self.ranks.iter().filter(|(_, pattern, _)| idle(pattern));
-        let ranks =
-            ranks.map(|(key, ..)| format!("entry `{key}` of rank_pattern matches no target"));
-        let alphas = self.alphas.iter().filter(|(_, pattern, _)| idle(pattern));
-        let alphas =
-            alphas.map(|(key, ..)| format!("entry `{key}` of alpha_pattern matches no target"));
-        ranks.chain(alphas).collect()
+        let ranks = self.config.rank_pattern.keys();
+        let alphas = self.config.alpha_pattern.keys();
+        let mut notices = idle("rank_pattern", ranks, &self.ranks, targets);
+        notices.extend(idle("alpha_pattern", alphas, &self.alphas, targets));
+        notices
     }
 }
 
-/// `re.match(rf"(.*\.)?({key})$", path)`.
-fn ending(key: &'static str, pattern: &str) -> Result<Pattern> {
-    Pattern::wrapped(key, pattern, r"\A(?:.*\.)?(?:", r")\z")
+fn idle<'k>(
+    key: &str,
+    entries: impl Iterator<Item = &'k String>,
+    patterns: &PatternSet,
+    targets: &[LoraTarget],
+) -> Vec<String> {
+    let hit: BTreeSet<usize> = targets.iter().flat_map(|t| patterns.all(&t.path)).collect();
+    let idle = entries
+        .enumerate()
+        .filter(|(index, _)| !hit.contains(index));
+    idle.map(|(_, entry)| format!("entry `{entry}` of {key} matches no target"))
+        .collect()
 }

@@ -228,3 +228,22 @@ fn a_delta_inside_a_saved_module_is_refused() {
         "{text}"
     );
 }
+
+#[test]
+fn hostile_configs_are_answered_in_seconds() {
+    let started = std::time::Instant::now();
+    let names: Vec<String> = (0..16_384).map(|i| format!("no_such_module_{i}")).collect();
+    bloom_error(&json!({ "target_modules": names }));
+    let names: Vec<String> = (0..16_385).map(|i| format!("m{i}")).collect();
+    let (text, _) = bloom_error(&json!({ "target_modules": names }));
+    assert!(text.contains("16384"), "{text}");
+    let patterns: Map<String, Value> = (0..4_096)
+        .map(|i| (format!("(a{{90}}){{40}}{i}"), json!(2)))
+        .collect();
+    let cases = cases();
+    let (spec, tree) = model(&cases, "bloom");
+    let config = lora(&json!({ "rank_pattern": patterns }));
+    let planned = AdapterPlan::new(&config, &spec, &tree);
+    assert!(planned.is_err_and(|error| error.to_string().contains("rank_pattern")));
+    assert!(started.elapsed().as_secs() < 30, "{:?}", started.elapsed());
+}
