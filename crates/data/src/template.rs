@@ -1,0 +1,347 @@
+//! Rows to prompt and response text.
+//!
+//! The default is the Alpaca form of the LoRA tutorial; any other is a pair of Jinja strings. A template may come from a
+//! stranger: it has fuel, size limits, no files, no includes.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+
+use formats::rows::Row;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::ValueKind;
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::python_text::strip;
+use crate::{DataError, SpecialTokens};
+
+/// The longest template source that is read.
+pub const MAX_TEMPLATE_BYTES: usize = 256 << 10;
+/// The longest text that a template may render.
+pub const MAX_RENDERED_BYTES: usize = 8 << 20;
+/// Jinja instructions that one rendering may run.
+pub const FUEL: u64 = 1_000_000;
+
+const PROMPT: &str = "prompt template";
+const RESPONSE: &str = "response template";
+/// Names that a template finds besides the columns.
+const SPECIALS: [&str; 4] = ["bos_token", "eos_token", "pad_token", "unk_token"];
+
+/// How a row becomes a prompt and a response.
+pub struct Template {
+    kind: Kind,
+    fingerprint: String,
+}
+
+enum Kind {
+    Alpaca,
+    Jinja {
+        environment: Box<Environment<'static>>,
+        appends_eos: bool,
+    },
+}
+
+impl Template {
+    /// The tutorial's: `"\n".join(["Human: " + instruction, input]).strip() + "\n\nAssistant: "`, and as response the output
+    /// with the end-of-sequence token.
+    ///
+    /// Columns `instruction`, `input` and `output` must be there and hold text. A null `input` counts as empty (JSON rows
+    /// may leave it out); a null instruction or output is an error, as it is in Python.
+    pub fn alpaca() -> Self {
+        Self {
+            kind: Kind::Alpaca,
+            fingerprint: fingerprint(&["alpaca"]),
+        }
+    }
+
+    /// Two Jinja strings; each column is a variable, and `eos_token`, `bos_token`, `pad_token`, `unk_token` are too.
+    ///
+    /// `trim_blocks` and `lstrip_blocks` are on, as for chat templates. The end-of-sequence token follows the response,
+    /// unless the response template itself names `eos_token`. A column that is not there is an error, and so is printing
+    /// null, a list or an object (Python would print `None` or its own notation, which is never meant).
+    ///
+    /// # Errors
+    /// [`DataError::TemplateSyntax`], naming template and line.
+    pub fn jinja(prompt: &str, response: &str) -> Result<Self, DataError> {
+        let mut environment = environment();
+        for (name, source) in [(PROMPT, prompt), (RESPONSE, response)] {
+            if source.len() > MAX_TEMPLATE_BYTES {
+                let why = format!("{} bytes, the most is {MAX_TEMPLATE_BYTES}", source.len());
+                return Err(DataError::TemplateSyntax {
+                    template: name.into(),
+                    line: None,
+                    why,
+                });
+            }
+            environment
+                .add_template_owned(name, source.to_owned())
+                .map_err(|error| syntax(name, &error))?;
+        }
+        let response_names = environment
+            .get_template(RESPONSE)
+            .map_err(|error| syntax(RESPONSE, &error))?;
+        let appends_eos = !response_names
+            .undeclared_variables(false)
+            .contains("eos_token");
+        let kind = Kind::Jinja {
+            environment: Box::new(environment),
+            appends_eos,
+        };
+        Ok(Self {
+            kind,
+            fingerprint: fingerprint(&["jinja", prompt, response]),
+        })
+    }
+
+    /// SHA-256 (hex) of what decides the text of a row.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Whether the end-of-sequence token is put after the response by itself.
+    pub fn appends_eos(&self) -> bool {
+        match &self.kind {
+            Kind::Alpaca => true,
+            Kind::Jinja { appends_eos, .. } => *appends_eos,
+        }
+    }
+
+    /// Prompt and response of one row.
+    ///
+    /// # Errors
+    /// [`DataError::MissingColumns`], [`DataError::NotText`] or [`DataError::TemplateRender`].
+    pub fn render(&self, row: &Row, tokens: &SpecialTokens) -> Result<(String, String), DataError> {
+        let (prompt, mut response) = match &self.kind {
+            Kind::Alpaca => alpaca(row)?,
+            Kind::Jinja { environment, .. } => (
+                render(environment, PROMPT, row, tokens)?,
+                render(environment, RESPONSE, row, tokens)?,
+            ),
+        };
+        if self.appends_eos() {
+            response.push_str(tokens.eos.as_deref().unwrap_or_default());
+        }
+        Ok((prompt, response))
+    }
+
+    /// The prompt alone, for a row that has no answer yet (its output column may be missing).
+    ///
+    /// # Errors
+    /// As [`Template::render`].
+    pub fn render_prompt(&self, row: &Row, tokens: &SpecialTokens) -> Result<String, DataError> {
+        match &self.kind {
+            Kind::Alpaca => alpaca_prompt(row),
+            Kind::Jinja { environment, .. } => render(environment, PROMPT, row, tokens),
+        }
+    }
+}
+
+fn fingerprint(parts: &[&str]) -> String {
+    let mut hash = Sha256::new_with_prefix(b"lowrank template 1\n");
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn alpaca(row: &Row) -> Result<(String, String), DataError> {
+    let wanted = ["instruction", "input", "output"];
+    let missing: Vec<_> = wanted
+        .iter()
+        .filter(|&&name| !row.contains_key(name))
+        .map(ToString::to_string)
+        .collect();
+    if !missing.is_empty() {
+        return Err(missing_columns("the default template", missing, row));
+    }
+    Ok((alpaca_prompt(row)?, text(row, "output")?.to_owned()))
+}
+
+fn alpaca_prompt(row: &Row) -> Result<String, DataError> {
+    let instruction = text(row, "instruction")?;
+    let input = match row.get("input") {
+        None | Some(Value::Null) => "",
+        Some(_) => text(row, "input")?,
+    };
+    Ok(format!(
+        "{}\n\nAssistant: ",
+        strip(&format!("Human: {instruction}\n{input}"))
+    ))
+}
+
+fn text<'r>(row: &'r Row, column: &str) -> Result<&'r str, DataError> {
+    match row.get(column) {
+        Some(Value::String(text)) => Ok(text),
+        Some(other) => Err(DataError::NotText {
+            column: column.to_owned(),
+            found: kind_of(other).to_owned(),
+        }),
+        None => Err(missing_columns(
+            "the default template",
+            vec![column.to_owned()],
+            row,
+        )),
+    }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn missing_columns(template: &str, missing: Vec<String>, row: &Row) -> DataError {
+    let columns = row.keys().cloned().collect();
+    DataError::MissingColumns {
+        template: template.to_owned(),
+        missing,
+        columns,
+    }
+}
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build();
+    environment.set_syntax(syntax.expect("the delimiters are Jinja's own"));
+    environment.set_fuel(Some(FUEL));
+    environment.set_recursion_limit(100);
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_formatter(|out, state, value| match value.kind() {
+        ValueKind::None | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {
+            let what = format!("{} is printed, which is never meant as text", value.kind());
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, what))
+        }
+        ValueKind::Bool => out
+            .write_str(if value.is_true() { "True" } else { "False" })
+            .map_err(Into::into),
+        _ => minijinja::escape_formatter(out, state, value),
+    });
+    environment.add_function(
+        "raise_exception",
+        |message: String| -> Result<String, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        },
+    );
+    environment
+}
+
+fn syntax(template: &str, error: &minijinja::Error) -> DataError {
+    DataError::TemplateSyntax {
+        template: template.to_owned(),
+        line: error.line(),
+        why: words(error),
+    }
+}
+
+fn words(error: &minijinja::Error) -> String {
+    match error.detail() {
+        Some(detail) => format!("{}: {detail}", error.kind()),
+        None => error.kind().to_string(),
+    }
+}
+
+fn render(
+    environment: &Environment<'_>,
+    name: &str,
+    row: &Row,
+    tokens: &SpecialTokens,
+) -> Result<String, DataError> {
+    let template = environment
+        .get_template(name)
+        .map_err(|error| syntax(name, &error))?;
+    let mut context = row.clone();
+    let specials = [&tokens.bos, &tokens.eos, &tokens.pad, &tokens.unk];
+    for (name, token) in SPECIALS.iter().zip(specials) {
+        if let (Some(token), false) = (token, context.contains_key(*name)) {
+            context.insert((*name).to_owned(), Value::String(token.clone()));
+        }
+    }
+    let mut out = Limited { bytes: Vec::new() };
+    let variables: minijinja::Value = context
+        .iter()
+        .map(|(name, value)| (name.as_str(), jinja_value(value)))
+        .collect();
+    match template.render_captured_to(variables, &mut out) {
+        Ok(_) => Ok(String::from_utf8_lossy(&out.bytes).into_owned()),
+        Err(error) => Err(failed(name, &template, &context, row, &error)),
+    }
+}
+
+/// Not by serde: with `arbitrary_precision` a number would arrive as a map with a private key.
+fn jinja_value(value: &Value) -> minijinja::Value {
+    match value {
+        Value::Null => minijinja::Value::from(()),
+        Value::Bool(value) => minijinja::Value::from(*value),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(integer), _) => minijinja::Value::from(integer),
+            (_, Some(integer)) => minijinja::Value::from(integer),
+            _ => minijinja::Value::from(number.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => minijinja::Value::from(text.as_str()),
+        Value::Array(items) => items.iter().map(jinja_value).collect(),
+        Value::Object(map) => map
+            .iter()
+            .map(|(name, value)| (name.as_str(), jinja_value(value)))
+            .collect(),
+    }
+}
+
+fn failed(
+    name: &str,
+    template: &minijinja::Template<'_, '_>,
+    context: &Row,
+    row: &Row,
+    error: &minijinja::Error,
+) -> DataError {
+    if error.kind() == ErrorKind::UndefinedError {
+        let wanted: BTreeSet<String> = template.undeclared_variables(false).into_iter().collect();
+        let missing: Vec<String> = wanted
+            .into_iter()
+            .filter(|name| !context.contains_key(name))
+            .collect();
+        if !missing.is_empty() {
+            return missing_columns(&format!("the {name}"), missing, row);
+        }
+    }
+    DataError::TemplateRender {
+        template: name.to_owned(),
+        line: error.line(),
+        why: words(error),
+    }
+}
+
+/// A writer that refuses to grow beyond [`MAX_RENDERED_BYTES`].
+struct Limited {
+    bytes: Vec<u8>,
+}
+
+impl Write for Limited {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if buf.len() > MAX_RENDERED_BYTES - self.bytes.len() {
+            return Err(io::Error::other(format!(
+                "the text is longer than {MAX_RENDERED_BYTES} bytes"
+            )));
+        }
+        self.bytes.extend_from_slice(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
