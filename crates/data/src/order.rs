@@ -57,7 +57,7 @@ impl Mt19937 {
 /// * `seed`: `data_seed`, else `seed` of the run; torch keeps its low 32 bits.
 ///
 /// ```
-/// assert_eq!(data::order::epoch_order(10, 42, 0), [2, 6, 1, 8, 4, 5, 0, 9, 3, 7]);
+/// assert_eq!(lowrank_data::order::epoch_order(10, 42, 0), [2, 6, 1, 8, 4, 5, 0, 9, 3, 7]);
 /// ```
 ///
 /// # Panics

@@ -1,9 +1,13 @@
 //! Python's idea of whitespace.
 
-/// `str.strip()`: whitespace at both ends as `str.isspace` sees it, which is Unicode's plus the four separators
-/// U+001C to U+001F.
+/// `str.isspace` of one character: Unicode's whitespace and the four separators U+001C to U+001F.
+pub(crate) fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
+}
+
+/// `str.strip()`.
 pub(crate) fn strip(text: &str) -> &str {
-    text.trim_matches(|c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c))
+    text.trim_matches(is_space)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Rows to prompt and response text.
 //!
-//! The default is the Alpaca form of the LoRA tutorial; any other is a pair of Jinja strings. A template may come from a
-//! stranger: it has fuel, size limits, no files, no includes.
+//! The default is the Alpaca form of the LoRA tutorial; any other is a pair of Jinja strings of the user's run file. They
+//! have fuel, size limits, no files, no includes; the text in between is not bounded, since minijinja cannot bound it: a
+//! template that joins a text to itself forty times takes the memory that this takes.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -13,7 +14,7 @@ use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::python_text::strip;
+use crate::python_text::{is_space, strip};
 use crate::{DataError, SpecialTokens};
 
 /// The longest template source that is read.
@@ -220,7 +221,25 @@ fn environment() -> Environment<'static> {
     environment.set_recursion_limit(100);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(|state, value, method, args| {
+        let spaces = value
+            .as_str()
+            .filter(|_| args.is_empty())
+            .and_then(|text| space_method(text, method));
+        match spaces {
+            Some(result) => Ok(result),
+            None => {
+                minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
+            }
+        }
+    });
+    environment.add_filter(
+        "trim",
+        |text: &str, characters: Option<&str>| match characters {
+            Some(characters) => text.trim_matches(|c| characters.contains(c)).to_owned(),
+            None => strip(text).to_owned(),
+        },
+    );
     environment.set_formatter(|out, state, value| match value.kind() {
         ValueKind::None | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {
             let what = format!("{} is printed, which is never meant as text", value.kind());
@@ -238,6 +257,20 @@ fn environment() -> Environment<'static> {
         },
     );
     environment
+}
+
+/// The string methods that depend on what Python takes for whitespace, which is a little more than Rust does.
+fn space_method(text: &str, method: &str) -> Option<minijinja::Value> {
+    Some(match method {
+        "strip" => strip(text).into(),
+        "lstrip" => text.trim_start_matches(is_space).into(),
+        "rstrip" => text.trim_end_matches(is_space).into(),
+        "split" => text
+            .split(is_space)
+            .filter(|word| !word.is_empty())
+            .collect(),
+        _ => return None,
+    })
 }
 
 fn syntax(template: &str, error: &minijinja::Error) -> DataError {
@@ -272,13 +305,10 @@ fn render(
         }
     }
     let mut out = Limited { bytes: Vec::new() };
-    let variables: minijinja::Value = context
-        .iter()
-        .map(|(name, value)| (name.as_str(), jinja_value(value)))
-        .collect();
+    let variables = jinja_map(&context);
     match template.render_captured_to(variables, &mut out) {
         Ok(_) => Ok(String::from_utf8_lossy(&out.bytes).into_owned()),
-        Err(error) => Err(failed(name, &template, &context, row, &error)),
+        Err(error) => Err(failed(environment, name, &context, row, &error)),
     }
 }
 
@@ -294,28 +324,39 @@ fn jinja_value(value: &Value) -> minijinja::Value {
         },
         Value::String(text) => minijinja::Value::from(text.as_str()),
         Value::Array(items) => items.iter().map(jinja_value).collect(),
-        Value::Object(map) => map
-            .iter()
-            .map(|(name, value)| (name.as_str(), jinja_value(value)))
-            .collect(),
+        Value::Object(map) => jinja_map(map),
     }
 }
 
+fn jinja_map(map: &Row) -> minijinja::Value {
+    minijinja::Value::from_pairs(
+        map.iter()
+            .map(|(name, value)| (name.as_str(), jinja_value(value))),
+    )
+}
+
+/// An undefined name that is no column is a missing column; what is undefined within a column is not.
 fn failed(
+    environment: &Environment<'_>,
     name: &str,
-    template: &minijinja::Template<'_, '_>,
     context: &Row,
     row: &Row,
     error: &minijinja::Error,
 ) -> DataError {
     if error.kind() == ErrorKind::UndefinedError {
-        let wanted: BTreeSet<String> = template.undeclared_variables(false).into_iter().collect();
-        let missing: Vec<String> = wanted
+        let wanted = environment
+            .get_template(name)
+            .map(|template| template.undeclared_variables(false));
+        let known = |name: &String| {
+            context.contains_key(name) || environment.globals().any(|(global, _)| global == name)
+        };
+        let missing: BTreeSet<String> = wanted
+            .unwrap_or_default()
             .into_iter()
-            .filter(|name| !context.contains_key(name))
+            .filter(|name| !known(name))
             .collect();
         if !missing.is_empty() {
-            return missing_columns(&format!("the {name}"), missing, row);
+            return missing_columns(&format!("the {name}"), missing.into_iter().collect(), row);
         }
     }
     DataError::TemplateRender {

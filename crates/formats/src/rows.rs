@@ -5,6 +5,8 @@
 
 mod arrow;
 mod arrow_file;
+#[cfg(test)]
+mod arrow_tests;
 mod csv_file;
 mod error;
 mod folder;

@@ -59,12 +59,9 @@ impl<'a> TextStream<'a> {
             }
             Kind::Whole => {
                 self.ids.push(id);
-                if self
-                    .tokenizer
-                    .id_to_token(id)
-                    .is_some_and(|token| is_byte_token(&token))
-                {
-                    // A run of byte tokens is decoded as one: a bad byte turns all of it into replacement characters.
+                // A run of byte tokens is decoded as one, and a bad byte turns all of it into replacement characters;
+                // an id without text does not end the run.
+                if self.token(id).is_none_or(|token| is_byte_token(&token)) {
                     return Ok(String::new());
                 }
                 let text = self.tokenizer.decode(&self.ids, self.skip_special_tokens)?;
@@ -97,15 +94,20 @@ impl<'a> TextStream<'a> {
         fresh
     }
 
+    /// The token of an id that gives text.
+    fn token(&self, id: u32) -> Option<String> {
+        let inner = &self.tokenizer.inner;
+        let skipped = |token: &String| {
+            self.skip_special_tokens && inner.get_added_vocabulary().is_special_token(token)
+        };
+        inner.id_to_token(id).filter(|token| !skipped(token))
+    }
+
     /// As the crate's byte-level decoder: a token with a character that spells no byte stands for itself.
     fn bytes_of(&self, id: u32) -> Vec<u8> {
-        let inner = &self.tokenizer.inner;
-        let Some(token) = inner.id_to_token(id) else {
+        let Some(token) = self.token(id) else {
             return Vec::new();
         };
-        if self.skip_special_tokens && inner.get_added_vocabulary().is_special_token(&token) {
-            return Vec::new();
-        }
         let bytes: Option<Vec<u8>> = token.chars().map(byte_of).collect();
         bytes.unwrap_or_else(|| token.into_bytes())
     }

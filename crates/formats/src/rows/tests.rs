@@ -172,3 +172,127 @@ fn broken_csv_is_refused_with_its_line() {
         ("a.csv", b"a\n\xff\n"),
     ]));
 }
+
+#[test]
+fn what_is_wrong_with_a_folder_is_said_with_how_to_mend_it() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let root = folder.path();
+    let put = |name: &str, text: &str| {
+        let path = root.join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent"))
+            .expect("a temporary folder can be written");
+        std::fs::write(path, text).expect("a temporary folder can be written");
+    };
+    put("loose/a.json", "[]");
+    put(
+        "missing/state.json",
+        r#"{"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_split": "train"}"#,
+    );
+    put(
+        "outside/state.json",
+        r#"{"_data_files": [{"filename": "../secret.arrow"}]}"#,
+    );
+    put("broken/state.json", r#"{"_data_files": "#);
+    put("odd/state.json", r#"{"_data_files": 7}"#);
+    put(
+        "plain/state.json",
+        r#"{"_data_files": [], "_split": "train"}"#,
+    );
+    put("dict/dataset_dict.json", r#"{"splits": ["train", "test"]}"#);
+    put(
+        "dict/test/state.json",
+        r#"{"_data_files": [], "_split": "test"}"#,
+    );
+    put("one/dataset_dict.json", r#"{"splits": ["only"]}"#);
+    put("one/only/state.json", r#"{"_data_files": []}"#);
+    put("none/dataset_dict.json", r#"{"splits": []}"#);
+    put("climbing/dataset_dict.json", r#"{"splits": [".."]}"#);
+    put("a.json", "[]");
+    let cases = [
+        ("absent", None),
+        ("loose", None),
+        ("missing", None),
+        ("outside", None),
+        ("broken", None),
+        ("odd", None),
+        ("plain", Some("train")),
+        ("plain", Some("test")),
+        ("dict", None),
+        ("dict", Some("train")),
+        ("dict", Some("test")),
+        ("dict", Some("validation")),
+        ("one", None),
+        ("none", None),
+        ("climbing", None),
+        ("a.json", Some("test")),
+    ];
+    let said = |&(name, split): &(&str, Option<&str>)| match Rows::open(root.join(name), split) {
+        Ok(rows) => format!("{name} {split:?}\n    {} rows\n", rows.len()),
+        Err(error) => {
+            let hint = error.hint().expect("a refusal says how to mend it");
+            format!(
+                "{name} {split:?}\n    {}\n    {hint}\n",
+                message(&error, root)
+            )
+        }
+    };
+    insta::assert_snapshot!(cases.iter().map(said).collect::<String>());
+}
+
+#[test]
+fn real_bad_inputs_are_refused_by_name() {
+    let Some(missing) = shared("alpaca_data_zh-metadata-only") else {
+        return;
+    };
+    let error = Rows::open(&missing, None).expect_err("its data file is missing");
+    assert!(
+        matches!(&error, RowsError::MissingShard { file, .. } if file == "data-00000-of-00001.arrow"),
+        "{error}"
+    );
+    let Some(cut) = shared("bad/truncated_array.json") else {
+        return;
+    };
+    let error = Rows::open(&cut, None).expect_err("it breaks off");
+    assert!(
+        matches!(error, RowsError::Json { line: 14007, .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn real_json_files_give_their_rows() {
+    for (name, len, columns) in [
+        (
+            "alpaca_zh_demo.json",
+            1000,
+            vec!["instruction", "input", "output"],
+        ),
+        (
+            "alpaca_en_demo.json",
+            999,
+            vec!["instruction", "input", "output"],
+        ),
+        ("identity.json", 91, vec!["instruction", "input", "output"]),
+        (
+            "dpo_zh_demo.json",
+            300,
+            vec!["conversations", "chosen", "rejected"],
+        ),
+    ] {
+        let Some(path) = shared(&format!("alpaca_zh_demo/{name}")) else {
+            return;
+        };
+        let rows = Rows::open(&path, None).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(
+            (rows.len(), rows.columns().to_vec()),
+            (len, columns.iter().map(ToString::to_string).collect())
+        );
+        let bytes = std::fs::read(&path).expect("a shared input reads");
+        let whole: Vec<Value> =
+            serde_json::from_slice(&bytes).expect("a shared input is valid JSON");
+        let read: Vec<Value> = (0..len)
+            .map(|at| Value::Object(rows.row(at).expect("a row reads")))
+            .collect();
+        assert_eq!(read, whole);
+    }
+}

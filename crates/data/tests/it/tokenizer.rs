@@ -1,0 +1,203 @@
+//! Ids and text against what `AutoTokenizer` gave.
+
+use crate::common::{fixture, ids, json, object, shared, tokenizer};
+use crate::data::{DataError, Tokenizer};
+use serde_json::Value;
+
+fn check(name: &str, tokenizer: &Tokenizer, want: &Value) {
+    assert_eq!(tokenizer.class_name(), want["class"], "{name}");
+    assert_eq!(
+        tokenizer.vocab_size() as u64,
+        want["len"].as_u64().expect("a length"),
+        "{name}"
+    );
+    for (got, key) in [
+        (tokenizer.eos_token(), "eos_token"),
+        (tokenizer.bos_token(), "bos_token"),
+        (tokenizer.pad_token(), "pad_token"),
+    ] {
+        assert_eq!(got, want[key].as_str(), "{name} {key}");
+    }
+    for case in want["texts"].as_array().expect("a list") {
+        let text = case["text"].as_str().expect("a text");
+        let found = tokenizer
+            .encode(text, true)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(found, ids(&case["ids"]), "{name}: {text:?}");
+        assert_eq!(
+            tokenizer.encode(text, false).ok(),
+            Some(ids(&case["plain"])),
+            "{name}: {text:?}"
+        );
+        assert_eq!(
+            tokenizer.decode(&found, false).ok().as_deref(),
+            case["decoded"].as_str(),
+            "{name}"
+        );
+        assert_eq!(
+            tokenizer.decode(&found, true).ok().as_deref(),
+            case["skipped"].as_str(),
+            "{name}"
+        );
+        check_stream(name, tokenizer, &found);
+    }
+}
+
+fn check_stream(name: &str, tokenizer: &Tokenizer, found: &[u32]) {
+    for skip in [false, true] {
+        let mut stream = tokenizer.stream(skip);
+        let mut text = String::new();
+        for &id in found {
+            text += &stream.push(id).expect("a known id decodes");
+        }
+        text += &stream.finish().expect("the rest decodes");
+        assert_eq!(
+            Some(text),
+            tokenizer.decode(found, skip).ok(),
+            "{name}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn ids_equal_those_of_auto_tokenizer() {
+    for (name, want) in object(&json("ids.json")) {
+        check(name, &tokenizer(name), want);
+    }
+}
+
+#[test]
+fn ids_of_real_tokenizers_equal_those_of_auto_tokenizer() {
+    let Some(folder) = shared("tokenizers") else {
+        return;
+    };
+    for (name, want) in object(&json("ids_real.json")) {
+        let tokenizer = Tokenizer::from_pretrained(folder.join(name));
+        check(
+            name,
+            &tokenizer.unwrap_or_else(|error| panic!("{name}: {error}")),
+            want,
+        );
+    }
+}
+
+#[test]
+fn real_texts_equal_another_implementation() {
+    let Some(folder) = shared("tokenizers") else {
+        return;
+    };
+    for name in ["gpt2", "llama2"] {
+        let tokenizer =
+            Tokenizer::from_pretrained(folder.join(name)).expect("a real tokenizer opens");
+        for text in ["small", "mixed", "utf8"] {
+            let read = |file: String| {
+                let path = folder.join("kitoken-expected").join(file);
+                std::fs::read_to_string(path).expect("a shared input reads")
+            };
+            let input = read(format!("{text}_input.txt"));
+            let want = read(format!("{text}_tokens_{name}.txt"));
+            for (line, want) in input.split_inclusive('\n').zip(want.lines()) {
+                let want: Vec<u32> = want.split(", ").filter_map(|id| id.parse().ok()).collect();
+                let found = tokenizer.encode(line, true).expect("a text encodes");
+                assert_eq!(found, want, "{name} {text}: {line:?}");
+            }
+        }
+    }
+}
+
+/// 64-bit linear congruential steps, high bits.
+fn random_ids(seed: u64, count: usize, below: usize) -> Vec<u32> {
+    let mut state = seed;
+    let step = |_| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 33) as usize % below) as u32
+    };
+    (0..count).map(step).collect()
+}
+
+#[test]
+fn streamed_text_of_any_ids_equals_the_full_decode() {
+    for name in ["bloom_tiny", "llama_tiny", "qwen_tiny", "gpt2_rebuilt"] {
+        let tokenizer = tokenizer(name);
+        for seed in 0..500 {
+            // Ids up to 20 beyond the vocabulary: padded embeddings have such.
+            check_stream(
+                name,
+                &tokenizer,
+                &random_ids(seed, 40, tokenizer.vocab_size() + 20),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_character_is_given_as_soon_as_it_is_complete() {
+    let tokenizer = tokenizer("bloom_tiny");
+    let mut stream = tokenizer.stream(true);
+    let found = tokenizer.encode("🙂a", false).expect("a text encodes");
+    let deltas: Vec<String> = found
+        .iter()
+        .map(|&id| stream.push(id).expect("a known id decodes"))
+        .collect();
+    assert_eq!(deltas, ["", "", "", "🙂", "a"]);
+}
+
+#[test]
+fn saved_tokenizer_opens_again_with_the_same_fingerprint() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let target = folder.path().join("saved");
+    let tokenizer = tokenizer("qwen_tiny");
+    let mut staged = durable::StagedFolder::new(&target).expect("a folder can be staged");
+    tokenizer
+        .save_pretrained(&mut staged)
+        .expect("the files are there");
+    staged.publish().expect("a folder can be published");
+    let again = Tokenizer::from_pretrained(&target).expect("the copy opens");
+    assert_eq!(again.fingerprint(), tokenizer.fingerprint());
+}
+
+#[test]
+fn a_refused_tokenizer_says_what_and_where() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let put = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("a temporary folder can be written");
+    };
+    let said = || {
+        let error = Tokenizer::from_pretrained(folder.path()).expect_err("it is refused");
+        let hint = error.hint().expect("a refusal says how to mend it");
+        format!("{error}\n  {hint}\n").replace(&folder.path().display().to_string(), "FOLDER")
+    };
+    let mut all = said();
+    put("tokenizer.model", "x");
+    all += &said();
+    put("tokenizer.json", "{");
+    all += &said();
+    put(
+        "tokenizer.json",
+        r#"{"model": {"type": "BPE", "vocab": {}, "merges": []}}"#,
+    );
+    all += &said();
+    put(
+        "tokenizer.json",
+        r#"{"model": {"type": "BPE", "vocab": {"a": 16777216}, "merges": []}}"#,
+    );
+    all += &said();
+    put(
+        "tokenizer.json",
+        r#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}}"#,
+    );
+    all += &said();
+    let split = r#"{"type": "Split", "pattern": {"Regex": "(a+)+b"}, "behavior": "Isolated", "invert": false}"#;
+    let file = format!(
+        r#"{{"pre_tokenizer": {split}, "model": {{"type": "BPE", "vocab": {{"a": 0}}, "merges": []}}}}"#
+    );
+    put("tokenizer.json", &file);
+    all += &said();
+    put("tokenizer_config.json", "[]");
+    all += &said();
+    insta::assert_snapshot!(all);
+    let missing = Tokenizer::from_pretrained(fixture("no_such_folder"));
+    assert!(matches!(missing, Err(DataError::NoTokenizer { .. })));
+}

@@ -1,0 +1,377 @@
+//! Arrow streams made here by the `arrow-ipc` writer: every type, and every kind of damage.
+
+#![allow(clippy::disallowed_methods, reason = "tests make their own files")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow_array::builder::{
+    FixedSizeListBuilder, Int8Builder, ListBuilder, StringBuilder, StringViewBuilder,
+};
+use arrow_array::types::Int8Type;
+use arrow_array::{
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, DictionaryArray, Float16Array, Float32Array,
+    Float64Array, Int16Array, Int64Array, LargeStringArray, NullArray, RecordBatch, StringArray,
+    StructArray, UInt64Array,
+};
+use arrow_ipc::writer::StreamWriter;
+use arrow_schema::{DataType, Field};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{Rows, RowsError};
+
+/// A folder as `save_to_disk` writes it, of the given shards.
+fn save_to_disk(folder: &TempDir, shards: &[Vec<u8>]) -> PathBuf {
+    let path = folder.path().join("set");
+    std::fs::create_dir_all(&path).expect("a temporary folder can be written");
+    let names: Vec<_> = (0..shards.len())
+        .map(|at| format!("data-{at:05}-of-{:05}.arrow", shards.len()))
+        .collect();
+    for (name, bytes) in names.iter().zip(shards) {
+        std::fs::write(path.join(name), bytes).expect("a temporary folder can be written");
+    }
+    let files: Vec<_> = names.iter().map(|name| json!({"filename": name})).collect();
+    std::fs::write(
+        path.join("state.json"),
+        json!({"_data_files": files, "_split": "train"}).to_string(),
+    )
+    .expect("a temporary folder can be written");
+    path
+}
+
+fn stream(batches: &[RecordBatch]) -> Vec<u8> {
+    let mut writer =
+        StreamWriter::try_new(Vec::new(), &batches[0].schema()).expect("a schema writes");
+    for batch in batches {
+        writer.write(batch).expect("a batch writes");
+    }
+    writer.finish().expect("a stream ends");
+    writer
+        .into_inner()
+        .expect("a finished stream gives its bytes")
+}
+
+fn read(shards: &[Vec<u8>]) -> Result<Vec<Value>, RowsError> {
+    let folder = TempDir::new().expect("a temporary folder");
+    let rows = Rows::open(save_to_disk(&folder, shards), None)?;
+    (0..rows.len())
+        .map(|index| rows.row(index).map(Value::Object))
+        .collect()
+}
+
+fn text_batch(texts: &[Option<&str>]) -> RecordBatch {
+    let column: ArrayRef = Arc::new(StringArray::from(texts.to_vec()));
+    RecordBatch::try_from_iter_with_nullable([("text", column, true)]).expect("one column")
+}
+
+fn lists() -> (ArrayRef, ArrayRef) {
+    let mut words = ListBuilder::new(StringBuilder::new());
+    words.append_value([Some("一"), None, Some("drei")]);
+    words.append_null();
+    words.append_value([] as [Option<&str>; 0]);
+    let mut pairs = FixedSizeListBuilder::new(Int8Builder::new(), 2);
+    for pair in [[1, -2], [3, 4], [-128, 127]] {
+        pair.iter()
+            .for_each(|&value| pairs.values().append_value(value));
+        pairs.append(pair[0] != 3);
+    }
+    (Arc::new(words.finish()), Arc::new(pairs.finish()))
+}
+
+fn every_type() -> RecordBatch {
+    let (words, pairs) = lists();
+    let mut views = StringViewBuilder::new().with_fixed_block_size(64);
+    views.append_value("short");
+    views.append_null();
+    views.append_value("longer than twelve bytes, 中文");
+    let inner: ArrayRef = Arc::new(Int16Array::from(vec![Some(-300), None, Some(7)]));
+    let name: ArrayRef = Arc::new(StringArray::from(vec!["x", "y", "z"]));
+    let fields = vec![
+        Field::new("n", DataType::Int16, true),
+        Field::new("name", DataType::Utf8, false),
+    ];
+    let nulls = vec![true, true, false].into();
+    let structure = StructArray::new(fields.into(), vec![inner, name], Some(nulls));
+    let half = [1.5, -2.0, f32::NAN].map(half::f16::from_f32);
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        (
+            "text",
+            Arc::new(StringArray::from(vec![Some("a"), None, Some("é\n")])),
+        ),
+        (
+            "large",
+            Arc::new(LargeStringArray::from(vec!["", "b", "长"])),
+        ),
+        ("view", Arc::new(views.finish())),
+        (
+            "int64",
+            Arc::new(Int64Array::from(vec![i64::MIN, 0, i64::MAX])),
+        ),
+        ("uint64", Arc::new(UInt64Array::from(vec![u64::MAX, 1, 2]))),
+        ("half", Arc::new(Float16Array::from(half.to_vec()))),
+        (
+            "float",
+            Arc::new(Float32Array::from(vec![0.5, 1e30, f32::INFINITY])),
+        ),
+        (
+            "double",
+            Arc::new(Float64Array::from(vec![Some(0.1), None, Some(-0.25)])),
+        ),
+        (
+            "flag",
+            Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)])),
+        ),
+        ("nothing", Arc::new(NullArray::new(3))),
+        ("words", words),
+        ("pairs", pairs),
+        ("struct", Arc::new(structure)),
+        (
+            "kind",
+            Arc::new(DictionaryArray::<Int8Type>::from_iter([
+                Some("cat"),
+                None,
+                Some("dog"),
+            ])),
+        ),
+        (
+            "image",
+            Arc::new(BinaryArray::from_vec(vec![b"\x89PNG", b"", b"x"])),
+        ),
+        ("day", Arc::new(Date32Array::from(vec![1, 2, 3]))),
+    ];
+    RecordBatch::try_from_iter_with_nullable(
+        columns
+            .into_iter()
+            .map(|(name, column)| (name, column, true)),
+    )
+    .expect("columns of three rows")
+}
+
+#[test]
+fn every_type_comes_as_its_json_value() {
+    let want = [
+        json!({"text": "a", "large": "", "view": "short", "int64": i64::MIN, "uint64": u64::MAX, "half": 1.5, "float": 0.5,
+            "double": 0.1, "flag": true, "nothing": null, "words": ["一", null, "drei"], "pairs": [1, -2],
+            "struct": {"n": -300, "name": "x"}, "kind": "cat"}),
+        json!({"text": null, "large": "b", "view": null, "int64": 0, "uint64": 1, "half": -2.0, "float": f64::from(1e30f32),
+            "double": null, "flag": null, "nothing": null, "words": null, "pairs": null,
+            "struct": {"n": null, "name": "y"}, "kind": null}),
+        json!({"text": "é\n", "large": "长", "view": "longer than twelve bytes, 中文", "int64": i64::MAX, "uint64": 2,
+            "half": null, "float": null, "double": -0.25, "flag": false, "nothing": null, "words": [],
+            "pairs": [-128, 127], "struct": null, "kind": "dog"}),
+    ];
+    let folder = TempDir::new().expect("a temporary folder");
+    // A sliced batch is written with offsets that do not start at zero.
+    let batch = every_type();
+    let rows = Rows::open(
+        save_to_disk(&folder, &[stream(&[batch.clone(), batch.slice(1, 2)])]),
+        None,
+    );
+    let rows = rows.unwrap_or_else(|error| panic!("{error}"));
+    let found: Vec<_> = (0..rows.len())
+        .map(|index| {
+            rows.row(index)
+                .map(Value::Object)
+                .map_err(|e| e.to_string())
+        })
+        .collect();
+    let all = [&want[..], &want[1..]].concat();
+    assert_eq!(found, all.into_iter().map(Ok).collect::<Vec<_>>());
+    let unreadable = rows.unreadable_columns();
+    assert_eq!(
+        unreadable,
+        [
+            ("image".to_owned(), "Binary".to_owned()),
+            ("day".to_owned(), "Date32".to_owned())
+        ]
+    );
+}
+
+#[test]
+fn shards_follow_each_other_and_empty_batches_hold_no_row() {
+    let one = stream(&[
+        text_batch(&[Some("a")]),
+        text_batch(&[]),
+        text_batch(&[Some("b"), Some("c")]),
+    ]);
+    let (none, two) = (
+        stream(&[text_batch(&[])]),
+        stream(&[text_batch(&[Some("d")])]),
+    );
+    let folder = TempDir::new().expect("a temporary folder");
+    let rows =
+        Rows::open(save_to_disk(&folder, &[one, none, two]), Some("train")).expect("three shards");
+    let texts: Vec<_> = (0..rows.len())
+        .map(|at| rows.row(at).expect("a row")["text"].clone())
+        .collect();
+    assert_eq!(texts, ["a", "b", "c", "d"]);
+    assert_eq!(rows.place(3), "row 0 of data-00002-of-00003.arrow");
+    assert!(matches!(
+        rows.row(4),
+        Err(RowsError::NoRow { index: 4, len: 4 })
+    ));
+}
+
+#[test]
+fn fingerprint_changes_with_content_and_order_only() {
+    let (one, two) = (
+        stream(&[text_batch(&[Some("a")])]),
+        stream(&[text_batch(&[Some("b")])]),
+    );
+    let print = |shards: &[Vec<u8>]| {
+        let folder = TempDir::new().expect("a temporary folder");
+        Rows::open(save_to_disk(&folder, shards), None)
+            .expect("shards")
+            .fingerprint()
+            .to_owned()
+    };
+    let first = print(&[one.clone(), two.clone()]);
+    assert_eq!(first, print(&[one.clone(), two.clone()]));
+    assert_ne!(first, print(&[two, one.clone()]));
+    assert_ne!(first, print(&[one.clone(), one]));
+}
+
+#[test]
+fn a_dictionary_that_grows_or_changes_keeps_earlier_rows() {
+    let batch = |words: &[&str]| {
+        let column: ArrayRef =
+            Arc::new(words.iter().copied().collect::<DictionaryArray<Int8Type>>());
+        RecordBatch::try_from_iter_with_nullable([("kind", column, true)]).expect("one column")
+    };
+    let found =
+        read(&[stream(&[batch(&["a", "b"]), batch(&["b", "c", "c"])])]).expect("two dictionaries");
+    assert_eq!(
+        found
+            .iter()
+            .map(|row| row["kind"].as_str())
+            .collect::<Vec<_>>(),
+        ["a", "b", "b", "c", "c"].map(Some)
+    );
+}
+
+/// What is said of a shard, without the folder.
+fn said(bytes: Vec<u8>) -> String {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = save_to_disk(&folder, &[bytes]);
+    let rows = match Rows::open(&path, None) {
+        Ok(rows) => rows,
+        Err(error) => {
+            return error
+                .to_string()
+                .replace(&format!("{}/", path.display()), "");
+        }
+    };
+    let bad = (0..rows.len()).find_map(|index| rows.row(index).err());
+    bad.map_or("accepted".into(), |error| {
+        error
+            .to_string()
+            .replace(&format!("{}/", path.display()), "")
+    })
+}
+
+/// Puts a 32- or 64-bit number where `old` stands for the first time.
+fn swap<const N: usize>(bytes: &[u8], old: [u8; N], new: [u8; N]) -> Vec<u8> {
+    let at = bytes
+        .windows(N)
+        .position(|window| window == old)
+        .expect("the number is there");
+    let mut bytes = bytes.to_vec();
+    bytes[at..at + N].copy_from_slice(&new);
+    bytes
+}
+
+#[test]
+fn damaged_streams_are_refused_with_their_byte() {
+    let good = stream(&[text_batch(&[
+        Some("hello"),
+        None,
+        Some("world, this is text"),
+    ])]);
+    let second = (4 + u32::from_le_bytes([good[4], good[5], good[6], good[7]])) as usize + 4;
+    let patched = |at: usize, word: u32| {
+        let mut bytes = good.clone();
+        bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        bytes
+    };
+    let mut trailing = good.clone();
+    trailing.extend(b"more");
+    let mut utf8 = good.clone();
+    let hello = utf8
+        .windows(5)
+        .position(|window| window == b"hello")
+        .expect("the text is there");
+    utf8[hello + 1] = 0xff;
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("nothing", vec![]),
+        ("random-access", b"ARROW1\0\0".to_vec()),
+        ("parquet", b"PAR1".to_vec()),
+        (
+            "text",
+            b"these are not the bytes you are looking for".to_vec(),
+        ),
+        ("no schema", good[second..].to_vec()),
+        ("end at once", [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0].to_vec()),
+        ("cut in a length", good[..6].to_vec()),
+        ("cut in the schema", good[..100].to_vec()),
+        ("cut in the body", good[..good.len() - 24].to_vec()),
+        ("metadata too long", patched(second + 4, 0x7fff_fff0)),
+        ("metadata negative", patched(second + 4, 0x8000_0000)),
+        ("root out of range", patched(second + 8, 0x00ff_ffff)),
+        (
+            "body length negative",
+            swap(&good[..], 64i64.to_le_bytes(), (-1i64).to_le_bytes()),
+        ),
+        ("bytes after the end", trailing),
+        ("not UTF-8", utf8),
+        (
+            "offsets out of order",
+            swap(&good, [5, 0, 0, 0, 5, 0, 0, 0], [5, 0, 0, 0, 4, 0, 0, 0]),
+        ),
+        (
+            "offsets too large",
+            swap(&good, [5, 0, 0, 0, 5, 0, 0, 0], [5, 0, 0, 0, 5, 0, 0, 9]),
+        ),
+    ];
+    let lines: String = cases
+        .into_iter()
+        .map(|(name, bytes)| format!("{name}\n    {}\n", said(bytes)))
+        .collect();
+    insta::assert_snapshot!(lines);
+}
+
+#[test]
+fn a_stream_cut_anywhere_is_refused_or_whole_batches() {
+    let good = stream(&[text_batch(&[Some("a")]), text_batch(&[Some("b"), None])]);
+    for cut in 0..good.len() {
+        if let Ok(rows) = read(&[good[..cut].to_vec()]) {
+            assert!([0, 1, 3].contains(&rows.len()), "{cut}: {rows:?}");
+        }
+    }
+}
+
+#[test]
+fn shards_of_other_columns_are_refused() {
+    let other: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    let other = RecordBatch::try_from_iter([("text", other)]).expect("one column");
+    let error = read(&[stream(&[text_batch(&[Some("a")])]), stream(&[other])])
+        .expect_err("they do not fit");
+    assert!(
+        error
+            .to_string()
+            .contains("column `text` is missing or has another type"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_row_of_endless_nulls_is_refused_at_its_cap() {
+    // A list of nulls takes no bytes for its values, however long it claims to be.
+    let values = Arc::new(NullArray::new(i32::MAX as usize));
+    let field = Arc::new(Field::new("item", DataType::Null, true));
+    let list = arrow_array::FixedSizeListArray::new(field, i32::MAX, values, None);
+    let batch =
+        RecordBatch::try_from_iter([("list", Arc::new(list) as ArrayRef)]).expect("one column");
+    let error = read(&[stream(&[batch])]).expect_err("the row is too large");
+    assert!(matches!(error, RowsError::RowTooLarge { .. }), "{error}");
+}
