@@ -193,7 +193,9 @@ pub(super) struct Column {
 }
 
 /// The lists of a record batch message, in the order in which columns use them up.
-pub(super) struct Parts<N, B, V> {
+pub(super) struct Parts<'a, N, B, V> {
+    /// The file.
+    pub(super) bytes: &'a [u8],
     /// (length, null count) of each node.
     pub(super) nodes: N,
     /// Byte range of each buffer in the file.
@@ -202,7 +204,7 @@ pub(super) struct Parts<N, B, V> {
     pub(super) view_counts: V,
 }
 
-impl<N, B, V> Parts<N, B, V>
+impl<N, B, V> Parts<'_, N, B, V>
 where
     N: Iterator<Item = Result<(usize, bool), What>>,
     B: Iterator<Item = Result<Range<usize>, What>>,
@@ -245,6 +247,7 @@ where
             children,
         };
         column.check(layout)?;
+        column.check_offsets(layout, self.bytes)?;
         Ok(column)
     }
 }
@@ -296,6 +299,29 @@ impl Column {
             Layout::FixedList { size, .. } => self.children_hold(self.length.checked_mul(*size)),
             Layout::Struct(_) => self.children_hold(Some(self.length)),
         }
+    }
+
+    /// Offsets must rise and end within the values: then neighbours cannot overlap.
+    fn check_offsets(&self, layout: &Layout, bytes: &[u8]) -> Result<(), What> {
+        let (wide, limit) = match layout {
+            Layout::Text { wide } => (*wide, self.size(2)),
+            Layout::List { wide, .. } => (*wide, self.children.first().map_or(0, Self::len)),
+            _ => return Ok(()),
+        };
+        let width = if wide { 8 } else { 4 };
+        let range = self.buffers.get(1).cloned().unwrap_or_default();
+        let offsets = bytes.get(range).unwrap_or_default().chunks_exact(width);
+        let mut before = 0;
+        for offset in offsets.take(self.length.saturating_add(1)).map(unsigned) {
+            // A negative offset is beyond any limit when read as unsigned.
+            if offset < before || offset > limit as u64 {
+                return Err(format!(
+                    "offset {offset} follows {before} in values of {limit}"
+                ));
+            }
+            before = offset;
+        }
+        Ok(())
     }
 
     fn children_hold(&self, cells: Option<usize>) -> Result<(), What> {

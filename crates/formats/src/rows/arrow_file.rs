@@ -413,7 +413,7 @@ impl<'a> Walk<'a> {
             return Err(format!("a batch claims {rows} rows"));
         }
         let layouts = fields.iter().map(|(_, layout)| layout);
-        let columns = columns_of(batch, layouts, body)?;
+        let columns = columns_of(self.bytes, batch, layouts, body)?;
         for ((name, _), column) in fields.iter().zip(&columns) {
             if column.len() as i64 != rows {
                 return Err(format!(
@@ -448,7 +448,7 @@ impl<'a> Walk<'a> {
         let data = batch
             .data()
             .ok_or_else(|| format!("dictionary {id} has no data"))?;
-        let column = columns_of(&data, [values].into_iter(), body)?.pop();
+        let column = columns_of(self.bytes, &data, [values].into_iter(), body)?.pop();
         let column = column.ok_or_else(|| format!("dictionary {id} has no column"))?;
         if !batch.isDelta() {
             // Batches already read keep the dictionary that was valid for them.
@@ -486,6 +486,7 @@ fn dictionary_values(layout: &Layout, id: i64) -> Option<&Layout> {
 }
 
 fn columns_of<'l>(
+    bytes: &[u8],
     batch: &RecordBatch<'_>,
     layouts: impl Iterator<Item = &'l Layout>,
     body: Range<usize>,
@@ -498,6 +499,7 @@ fn columns_of<'l>(
     let nodes = batch.nodes().ok_or("the batch has no nodes")?;
     let buffers = batch.buffers().ok_or("the batch has no buffers")?;
     let mut parts = Parts {
+        bytes,
         nodes: nodes
             .iter()
             .map(|node| node_of(node.length(), node.null_count())),

@@ -319,8 +319,16 @@ fn damaged_streams_are_refused_with_their_byte() {
         ("metadata negative", patched(second + 4, 0x8000_0000)),
         ("root out of range", patched(second + 8, 0x00ff_ffff)),
         (
-            "body length negative",
+            "buffer offset negative",
             swap(&good[..], 64i64.to_le_bytes(), (-1i64).to_le_bytes()),
+        ),
+        (
+            "body length negative",
+            swap(&good, 192i64.to_le_bytes(), (-1i64).to_le_bytes()),
+        ),
+        (
+            "body length huge",
+            swap(&good, 192i64.to_le_bytes(), (1i64 << 60).to_le_bytes()),
         ),
         ("bytes after the end", trailing),
         ("not UTF-8", utf8),
