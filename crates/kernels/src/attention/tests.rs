@@ -46,8 +46,13 @@ struct Results {
 
 fn both(context: &Context, shape: &Shape<'_>, segments: &[Segment], tokens: usize) -> Results {
     let width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim + 2;
-    let qkv = random(tokens * width, 1);
-    let qkv = Mat::dense(&qkv, tokens, width);
+    run(context, shape, segments, &random(tokens * width, 1))
+}
+
+fn run(context: &Context, shape: &Shape<'_>, segments: &[Segment], qkv: &[f32]) -> Results {
+    let width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim + 2;
+    let tokens = qkv.len() / width;
+    let qkv = Mat::dense(qkv, tokens, width);
     let outs = shape.heads * shape.head_dim;
     let mut out = vec![9.0; tokens * outs];
     let mut lse = vec![9.0; tokens * shape.heads];
@@ -239,4 +244,39 @@ fn a_prefix_that_is_no_segment_is_refused() {
         &[own(0, 4), stray],
         12,
     );
+}
+
+#[test]
+fn nan_and_infinity_stay_in_their_segment_and_subnormals_count_as_what_they_are() {
+    let shape = shape(2, 1, 21, None);
+    let width = 4 * 21 + 2;
+    let segments = [own(0, 19), own(19, 23), own(42, 18)];
+    let clean = random(60 * width, 1);
+    let mut spoiled = clean.clone();
+    // Token 30's second value, token 35's third key.
+    spoiled[30 * width + 1 + 3 * 21 + 1] = f32::NAN;
+    spoiled[35 * width + 1 + 2 * 21 + 2] = f32::INFINITY;
+    let mut tiny = clean.clone();
+    tiny[5 * width..6 * width]
+        .iter_mut()
+        .for_each(|x| *x *= 1e-40);
+    for isa in Isa::available() {
+        // One thread, so that all segments meet in the same scratch.
+        let context = Context::new(Some(1), Some(isa));
+        let want = run(&context, &shape, &segments, &clean);
+        let got = run(&context, &shape, &segments, &spoiled);
+        for rows in [0..19, 42..60] {
+            let part = |x: &[f32], cols: usize| bits(&x[rows.start * cols..rows.end * cols]);
+            assert_eq!(part(&got.out, 42), part(&want.out, 42), "{isa:?}");
+            assert_eq!(part(&got.dqkv, width), part(&want.dqkv, width), "{isa:?}");
+        }
+        assert!(
+            got.out[41 * 42..42 * 42].iter().any(|x| x.is_nan()),
+            "{isa:?}"
+        );
+        let small = run(&context, &shape, &segments, &tiny);
+        // A query of almost nothing weighs its six keys alike.
+        let mean: f32 = (0..6).map(|t| tiny[t * width + 1 + 3 * 21]).sum::<f32>() / 6.0;
+        assert!((small.out[5 * 42] - mean).abs() < 1e-6, "{isa:?}");
+    }
 }
