@@ -1,7 +1,7 @@
 //! The numeric engine: opaque buffers and fused operations, each with its gradient.
 //!
-//! [`Backend`] is the only door. Above it nobody touches a number; below it nobody knows a layer
-//! name or a file. Implementations: [`reference`] (plain scalar loops, f64 sums: the oracle) and
+//! [`backend::Backend`] is the only door. Above it nobody touches a number; below it nobody knows a layer
+//! name or a file. Implementations: [`mod@reference`] (plain scalar loops, f64 sums: the oracle) and
 //! [`cpu`] (over the `kernels` crate). A device backend must fit without a change above this line:
 //! buffers are opaque, operations only enqueue, and just the functions that return `Result`
 //! wait for a value.

@@ -1,7 +1,7 @@
 //! Cross-entropy of a chunk of logits, in place.
 //!
 //! A row is read three times while it is in cache: for its maximum, for its sum of exponentials and for
-//! the gradient. Exponentials are summed in blocks of [`BLOCK`] in f32 and the blocks in f64, so a
+//! the gradient. Exponentials are summed in blocks of a thousand in f32 and the blocks in f64, so a
 //! vocabulary of any size costs no accuracy.
 
 use crate::share::{SharedMat, SharedSlice};
