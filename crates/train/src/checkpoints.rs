@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use durable::{Checkpoint, CheckpointStore, Disk, FolderLock, Skipped};
-use formats::weights::WeightStore;
 use serde_json::Value;
 
 use crate::error::{ChangedSetting, TrainError};
@@ -12,15 +11,21 @@ use crate::learner::Learner;
 use crate::optimizer::Optimizer;
 use crate::plan::Plan;
 use crate::state::{RESUME_STATE, RunState, TRAINER_STATE};
+use crate::tensors::Stored;
 
 pub(crate) const OPTIMIZER: &str = "optimizer.safetensors";
+/// Asks for the newest checkpoint that verifies.
+const LATEST: &str = "latest";
 /// Room for what is not counted: logs, tokenizer files, the file system's own.
 const SPARE_BYTES: u64 = 64 << 20;
-/// Arguments that change nothing of what is learnt: where files go, when they are written.
-const FREE: [&str; 11] = [
+/// Arguments that are of this call, not of the run.
+const UNCOMPARED: [&str; 3] = [
     "output_dir",
     "resume_from_checkpoint",
     "resume_with_changed",
+];
+/// Arguments that may differ: they change nothing of what is learnt, only when it is written down.
+const FREE: [&str; 8] = [
     "logging_strategy",
     "logging_steps",
     "logging_first_step",
@@ -38,6 +43,7 @@ pub(crate) struct Checkpoints {
     store: CheckpointStore,
     /// What a checkpoint belongs to: data, base, settings.
     identity: BTreeMap<String, String>,
+    /// Name of a checkpoint that was asked for by name: it is not for us to remove.
     resumed_from: Option<String>,
     _lock: FolderLock,
 }
@@ -79,7 +85,7 @@ impl Checkpoints {
 
     /// Finds the checkpoint to resume from; also those passed over, with reasons.
     pub(crate) fn find(&self, asked: &str) -> Result<(Checkpoint, Vec<Skipped>), TrainError> {
-        if asked == "latest" {
+        if asked == LATEST {
             let newest = self.store.newest()?;
             return Ok((newest.checkpoint, newest.skipped));
         }
@@ -107,10 +113,13 @@ impl Checkpoints {
             });
         }
         let state = RunState::read(&self.disk, folder, plan)?;
-        let stored = WeightStore::open_file(&folder.join(OPTIMIZER))?;
+        let stored = Stored::open(&self.disk, &folder.join(OPTIMIZER))?;
         optimizer.restore(learner.parameters(), state.resume.optimizer_steps, &stored)?;
         learner.load(folder)?;
-        self.resumed_from = Some(checkpoint.name());
+        let asked = plan.arguments.resume_from_checkpoint.as_deref();
+        self.resumed_from = asked
+            .filter(|asked| *asked != LATEST)
+            .map(|_| checkpoint.name());
         Ok((state, allowed))
     }
 
@@ -199,7 +208,7 @@ impl Checkpoints {
         })
     }
 
-    /// Removes what `save_total_limit` leaves no room for, never the best nor what was resumed from.
+    /// Removes what `save_total_limit` leaves no room for, never the best nor one that was resumed from by name.
     pub(crate) fn retain(&self, plan: &Plan, state: &RunState) -> Result<Vec<PathBuf>, TrainError> {
         let Some(keep) = plan.arguments.save_total_limit else {
             return Ok(Vec::new());
@@ -239,7 +248,7 @@ impl Checkpoints {
 
 /// Values and both moments, in f32.
 fn checkpoint_bytes<L: Learner>(learner: &L) -> u64 {
-    crate::session::trainable_parameters(learner) * 12
+    crate::trainer::trainable_parameters(learner) * 12
 }
 
 /// The run's settings as a manifest has them, so that a difference can be told in words.
@@ -249,18 +258,10 @@ fn settings(plan: &Plan) -> BTreeMap<String, String> {
     let Value::Object(map) = arguments else {
         return BTreeMap::new();
     };
-    let compared = map.into_iter().filter(|(name, _)| {
-        ![
-            "output_dir",
-            "resume_from_checkpoint",
-            "resume_with_changed",
-        ]
-        .contains(&name.as_str())
-    });
-    let mut settings: BTreeMap<String, String> = compared
+    let compared = map
+        .into_iter()
+        .filter(|(name, _)| !UNCOMPARED.contains(&name.as_str()));
+    compared
         .map(|(name, value)| (name, value.to_string()))
-        .collect();
-    // What the run's length comes to: data of another size is another run even with equal settings.
-    settings.insert("updates of the run".into(), plan.max_steps.to_string());
-    settings
+        .collect()
 }

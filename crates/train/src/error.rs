@@ -3,10 +3,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use data::DataError;
 use durable::DurableError;
 use engine::backend::EngineError;
 use formats::FormatsError;
 use model::ModelError;
+use peft::PeftError;
 
 /// One thing wrong with the arguments of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,10 +99,12 @@ pub enum TrainError {
     },
     /// A moment that the optimizer's file lacks, or of another shape.
     #[error(
-        "tensor `{name}` of the optimizer's state does not fit, {want:?} in f32 is needed: found {}",
-        .found.as_ref().map_or("none".to_owned(), |shape| format!("{shape:?}"))
+        "tensor `{name}` of `{}` must be {want:?} in f32: found {}",
+        .path.display(), .found.as_ref().map_or("none".to_owned(), |shape| format!("{shape:?}"))
     )]
     OptimizerState {
+        /// The file.
+        path: PathBuf,
         /// The tensor.
         name: String,
         /// Shape needed.
@@ -132,6 +136,12 @@ pub enum TrainError {
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The adapter's files failed.
+    #[error(transparent)]
+    Peft(#[from] PeftError),
+    /// The tokenizer's files failed.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// A file could not be written or read.
     #[error(transparent)]
     Durable(#[from] DurableError),
@@ -200,6 +210,8 @@ impl TrainError {
                 (!mends.is_empty()).then(|| mends.join("; "))
             }
             Self::Model(error) => error.hint(),
+            Self::Peft(error) => error.hint(),
+            Self::Data(error) => error.hint(),
             Self::Durable(error) => error.hint(),
             Self::Formats(error) => error.hint(),
             Self::Engine(_) => None,

@@ -1,9 +1,66 @@
-//! The loss of an evaluation set, in constant memory.
+//! The loss of an evaluation set, in constant memory, and what follows from it.
+
+use std::time::Instant;
 
 use crate::arguments::LossNormalization;
 use crate::error::TrainError;
 use crate::learner::{Examples, Learner, Row};
+use crate::observer::Event;
 use crate::passes::Passes;
+use crate::plan::Saving;
+use crate::state::{entry, rounded};
+use crate::trainer::{Session, Trainer};
+
+impl<L: Learner> Session<'_, L> {
+    /// The evaluation due after an update, with what follows from it.
+    pub(crate) fn evaluate_here(&mut self) -> Result<(), TrainError> {
+        self.state.resume.evaluation_pending = true;
+        let Some(loss) = self.evaluate()? else {
+            return Ok(());
+        };
+        self.state.resume.evaluation_pending = false;
+        let is_best = self.state.judge(self.run.plan, loss);
+        if is_best && self.run.plan.saving == Saving::Best {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    /// `None` where it was interrupted.
+    pub(crate) fn evaluate(&mut self) -> Result<Option<f64>, TrainError> {
+        let Some(examples) = self.run.eval_examples else {
+            return Ok(None);
+        };
+        let (arguments, began) = (&self.run.plan.arguments, Instant::now());
+        let (total, batch_size) = (examples.len(), arguments.per_device_eval_batch_size);
+        let Trainer {
+            learner,
+            observer,
+            stop,
+            ..
+        } = &mut self.run;
+        let max_tokens = arguments.max_tokens_per_pass;
+        let evaluated = eval_loss(&**learner, examples, batch_size, max_tokens, |done| {
+            observer.on(Event::Evaluating { done, total });
+            stop.requested().is_none()
+        })?;
+        let Some(loss) = evaluated else {
+            return Ok(None);
+        };
+        let (loss, runtime) = (loss.unwrap_or(f64::NAN), began.elapsed().as_secs_f64());
+        let batches = total.div_ceil(batch_size) as f64;
+        self.log(entry([
+            ("eval_loss", loss),
+            ("eval_runtime", rounded(runtime, 4)),
+            (
+                "eval_samples_per_second",
+                rounded(total as f64 / runtime, 3),
+            ),
+            ("eval_steps_per_second", rounded(batches / runtime, 3)),
+        ]));
+        Ok(Some(loss))
+    }
+}
 
 /// `eval_loss` as the Trainer defines it: the token mean of each batch, then the mean of those over
 /// the batches' rows. Batches without a finite mean are left out; `None` where none is left.
@@ -14,7 +71,7 @@ use crate::passes::Passes;
 ///
 /// # Errors
 /// A row that cannot be read, or a failure of the model.
-pub(crate) fn eval_loss<L: Learner>(
+fn eval_loss<L: Learner>(
     learner: &L,
     examples: &dyn Examples,
     batch_size: usize,

@@ -1,6 +1,8 @@
 //! `metrics.jsonl` and `loss.svg`: what a run leaves for eyes. Neither may cost a run its life.
 
-use durable::{AppendLog, DurableError};
+use std::path::PathBuf;
+
+use durable::{AppendLog, Disk, DurableError};
 use formats::pyjson::{Style, to_string};
 use formats::trainer_state::LogEntry;
 
@@ -10,25 +12,33 @@ use crate::plot::loss_svg;
 
 /// The two files.
 pub(crate) struct Journal {
+    disk: Disk,
+    metrics: PathBuf,
+    plot: PathBuf,
     log: Option<AppendLog>,
     warned: bool,
     lost: u64,
 }
 
 impl Journal {
-    /// Opens the log and goes back to `size_bytes` of it.
-    pub(crate) fn open(folder: &Checkpoints, size_bytes: u64, observer: &mut dyn Observer) -> Self {
-        let mut this = Self {
+    pub(crate) fn new(folder: &Checkpoints) -> Self {
+        Self {
+            disk: folder.disk.clone(),
+            metrics: folder.join("metrics.jsonl"),
+            plot: folder.join("loss.svg"),
             log: None,
             warned: false,
             lost: 0,
-        };
-        let opened = AppendLog::on(&folder.disk, folder.join("metrics.jsonl"));
-        match opened.and_then(|mut log| log.rewind(size_bytes).map(|()| log)) {
-            Ok(log) => this.log = Some(log),
-            Err(error) => this.warn(&error, observer),
         }
-        this
+    }
+
+    /// Opens the log and goes back to `size_bytes` of it.
+    pub(crate) fn open(&mut self, size_bytes: u64, observer: &mut dyn Observer) {
+        let opened = AppendLog::on(&self.disk, &self.metrics);
+        match opened.and_then(|mut log| log.rewind(size_bytes).map(|()| log)) {
+            Ok(log) => self.log = Some(log),
+            Err(error) => self.warn(&error, observer),
+        }
     }
 
     /// Adds an entry of the log.
@@ -46,7 +56,9 @@ impl Journal {
 
     /// Makes the log so far survive a power cut, and says how long it is.
     pub(crate) fn sync(&mut self, observer: &mut dyn Observer) -> u64 {
-        let Some(log) = &mut self.log else { return 0 };
+        let Some(log) = &mut self.log else {
+            return 0;
+        };
         let (done, size_bytes) = (log.sync(), log.size_bytes());
         if let Err(error) = done {
             self.warn(&error, observer);
@@ -55,15 +67,9 @@ impl Journal {
     }
 
     /// Draws the losses so far.
-    pub(crate) fn plot(
-        &mut self,
-        folder: &Checkpoints,
-        log: &[LogEntry],
-        observer: &mut dyn Observer,
-    ) {
+    pub(crate) fn plot(&mut self, log: &[LogEntry], observer: &mut dyn Observer) {
         let Some(svg) = loss_svg(log) else { return };
-        let path = folder.join("loss.svg");
-        if let Err(error) = folder.disk.write_atomic(path, svg.as_bytes()) {
+        if let Err(error) = self.disk.write_atomic(&self.plot, svg.as_bytes()) {
             self.warn(&error, observer);
         }
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use data::{EncodedDataset, Example};
 use durable::StagedFolder;
 use engine::backend::Backend;
 use model::{ModelError, Parameter, PassKey, TokenBatch};
@@ -68,6 +69,21 @@ pub trait Examples {
     /// # Errors
     /// A row that can no longer be read.
     fn example(&self, index: usize) -> Result<Row, TrainError>;
+}
+
+impl Examples for EncodedDataset {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn example(&self, index: usize) -> Result<Row, TrainError> {
+        let Example { input_ids, labels } = self.get(index);
+        Ok(Row {
+            index,
+            input_ids,
+            labels,
+        })
+    }
 }
 
 /// One encoded row.

@@ -3,10 +3,12 @@
 //! It knows arguments, steps, schedules, logs and checkpoints; a model is to it something that adds
 //! gradients (see `Learner`). It prints nothing and parses no flags.
 
+mod adapter_files;
 mod arguments;
 mod checkpoints;
 mod decoder_learner;
 mod due;
+mod ending;
 mod error;
 mod evaluate;
 mod journal;
@@ -17,17 +19,15 @@ mod order;
 mod passes;
 mod plan;
 mod plot;
+mod run;
 mod schedule;
-mod session;
 mod state;
 mod steps;
 mod tensors;
-mod torch_order;
+mod trainer;
 mod update;
 
-#[cfg(test)]
-mod tests;
-
+pub use adapter_files::AdapterFiles;
 pub use arguments::{
     ArgumentValue, FIELDS, Field, IntervalStrategy, LossNormalization, Names, Optimizer,
     SamplingStrategy, SaveStrategy, SchedulerKwargs, SchedulerType, TrainingArguments,
@@ -41,5 +41,5 @@ pub use learner::{Examples, Learner, Row};
 pub use observer::{Banner, Ending, Event, Observer, StopFlag, TrainOutput, UpdateDone};
 pub use plan::{Best, Interval, Plan, Saving};
 pub use schedule::Schedule;
-pub use session::Trainer;
 pub use steps::{Place, Steps};
+pub use trainer::Trainer;

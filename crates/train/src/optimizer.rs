@@ -8,7 +8,7 @@ use model::Parameter;
 
 use crate::arguments::TrainingArguments;
 use crate::error::TrainError;
-use crate::tensors::{Tensors, f32_tensor};
+use crate::tensors::{Stored, Tensors};
 
 /// The moments of every parameter, and how to use them.
 pub(crate) struct Optimizer<B: Backend> {
@@ -125,12 +125,12 @@ impl<B: Backend> Optimizer<B> {
         &mut self,
         parameters: &[Parameter<B>],
         updates: u64,
-        stored: &formats::weights::WeightStore,
+        stored: &Stored,
     ) -> Result<(), TrainError> {
         for (parameter, moments) in parameters.iter().zip(&mut self.moments) {
             for (kind, buf) in [("exp_avg", &mut moments.m), ("exp_avg_sq", &mut moments.v)] {
                 let name = format!("{}.{kind}", parameter.name);
-                let values = f32_tensor(stored, &name, &parameter.shape)?;
+                let values = stored.values(&name, &parameter.shape)?;
                 *buf = self.backend.upload(&values);
             }
         }

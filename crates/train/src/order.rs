@@ -1,6 +1,6 @@
 //! The order of rows in each epoch.
 
-use crate::torch_order::epoch_order;
+use data::order::epoch_order;
 
 use crate::arguments::SamplingStrategy;
 use crate::plan::Plan;

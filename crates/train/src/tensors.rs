@@ -1,9 +1,10 @@
 //! f32 tensors to and from a safetensors file.
 
-use durable::StagedFolder;
+use std::path::{Path, PathBuf};
+
+use durable::{Disk, Mapped, StagedFolder};
 use formats::Dtype;
-use formats::safetensors::{TensorToWrite, write};
-use formats::weights::WeightStore;
+use formats::safetensors::{Header, TensorToWrite, write};
 
 use crate::error::TrainError;
 
@@ -21,33 +22,49 @@ impl Tensors {
     }
 
     pub(crate) fn save(&self, folder: &mut StagedFolder, name: &str) -> Result<(), TrainError> {
-        let tensors = self
-            .0
-            .iter()
+        let tensors = self.0.iter();
+        let tensors = tensors
             .map(|(name, shape, bytes)| TensorToWrite::bytes(name, Dtype::F32, shape, bytes))
             .collect();
         let mut file = folder.create(name)?;
         write(&mut file, tensors, &[("format", "pt")])?;
-        file.finish()?;
-        Ok(())
+        Ok(file.finish()?)
     }
 }
 
-/// One f32 tensor of a file, which must have this shape.
-pub(crate) fn f32_tensor(
-    stored: &WeightStore,
-    name: &str,
-    shape: &[usize],
-) -> Result<Vec<f32>, TrainError> {
-    let tensor = stored.get(name).filter(|tensor| tensor.dtype == Dtype::F32);
-    let misfit = |found: Option<Vec<usize>>| TrainError::OptimizerState {
-        name: name.to_owned(),
-        want: shape.to_vec(),
-        found,
-    };
-    let tensor = tensor.ok_or_else(|| misfit(None))?;
-    if tensor.shape != shape {
-        return Err(misfit(Some(tensor.shape.clone())));
+/// Such a file.
+pub(crate) struct Stored {
+    path: PathBuf,
+    bytes: Mapped,
+    header: Header,
+}
+
+impl Stored {
+    pub(crate) fn open(disk: &Disk, path: &Path) -> Result<Self, TrainError> {
+        let bytes = disk.map(path)?;
+        let header = Header::parse(&bytes).map_err(|fault| TrainError::ResumeFile {
+            path: path.to_owned(),
+            problem: fault.to_string(),
+        })?;
+        Ok(Self {
+            path: path.to_owned(),
+            bytes,
+            header,
+        })
     }
-    tensor.to_f32().ok_or_else(|| misfit(None))
+
+    /// One tensor, which must have this shape.
+    pub(crate) fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, TrainError> {
+        let found = self.header.get(name);
+        let fits = found.filter(|tensor| tensor.dtype == Dtype::F32 && *tensor.shape == *shape);
+        let bytes = fits.and_then(|tensor| self.bytes.get(tensor.range.clone()));
+        bytes
+            .and_then(|bytes| Dtype::F32.to_f32(&bytes))
+            .ok_or_else(|| TrainError::OptimizerState {
+                path: self.path.clone(),
+                name: name.to_owned(),
+                want: shape.to_vec(),
+                found: found.map(|tensor| tensor.shape.to_vec()),
+            })
+    }
 }

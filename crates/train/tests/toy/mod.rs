@@ -1,38 +1,50 @@
-//! A learner of eight values over pairs of tokens, and helpers to run it.
+//! A learner of eight values over pairs of tokens, run on a disk in memory: a whole run takes milliseconds.
+
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "shared by test programs that use parts"
+)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use durable::faults::SimFs;
 use durable::{Disk, StagedFolder};
 use engine::reference::Reference;
 use engine::shapes::{ComputeDtype, uniform};
-use formats::weights::WeightStore;
-use model::{ModelError, Parameter, PassKey, TokenBatch};
+use formats::Dtype;
+use formats::safetensors::{Header, TensorToWrite, write};
+use lowrank_train::{
+    Event, Examples, Learner, Observer, Plan, Row, StopFlag, TrainError, TrainOutput, Trainer,
+    TrainingArguments, UpdateDone,
+};
+use model::{ModelError, Parameter, PassKey, Target, TokenBatch};
 use serde_json::Value;
 
-use crate::tensors::{Tensors, f32_tensor};
-use crate::{
-    Event, Examples, Learner, Observer, Plan, Row, StopFlag, TrainError, TrainOutput, Trainer,
-    UpdateDone,
-};
+/// The folder of every run.
+pub const RUN: &str = "/run";
+const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// A target id whose loss is not a number.
-pub(crate) const POISON: u32 = 666;
+pub const POISON: u32 = 666;
 /// A target id whose loss is finite but its gradient is not.
-pub(crate) const POISON_GRADIENT: u32 = 667;
+pub const POISON_GRADIENT: u32 = 667;
 
 /// `loss = (mask · a[x]·b[y] - want(x, y))² / 2` for token x followed by y.
-pub(crate) struct Toy {
+pub struct Toy {
+    disk: Disk,
     backend: Arc<Reference>,
     parameters: Vec<Parameter<Reference>>,
-    pub(crate) dropout: f32,
+    pub dropout: f32,
     /// Passes of more tokens than this have been asked for.
-    pub(crate) widest: usize,
+    pub widest: usize,
 }
 
 impl Toy {
-    pub(crate) fn new(dropout: f32) -> Self {
+    pub fn new(disk: Disk, dropout: f32) -> Self {
         let parameter = |name: &str, values: &[f32]| Parameter::<Reference> {
             name: name.into(),
             shape: vec![values.len()],
@@ -41,6 +53,7 @@ impl Toy {
             decay: name.ends_with("weight"),
         };
         Self {
+            disk,
             backend: Arc::new(Reference::new(ComputeDtype::F32)),
             parameters: vec![
                 parameter("h.0.lora_A.weight", &[0.3, -0.2, 0.5, 0.1, -0.4]),
@@ -51,7 +64,7 @@ impl Toy {
         }
     }
 
-    pub(crate) fn values(&self) -> Vec<f32> {
+    pub fn values(&self) -> Vec<f32> {
         self.parameters
             .iter()
             .flat_map(|parameter| parameter.value.clone())
@@ -135,28 +148,63 @@ impl Learner for Toy {
     fn set_label_smoothing(&mut self, _: f32) {}
 
     fn save(&self, folder: &mut StagedFolder) -> Result<(), TrainError> {
-        let mut tensors = Tensors::default();
-        for parameter in &self.parameters {
-            tensors.push(parameter.name.clone(), &parameter.shape, &parameter.value);
-        }
-        tensors.save(folder, "adapter_model.safetensors")
+        let bytes = |parameter: &Parameter<Reference>| -> Vec<u8> {
+            parameter
+                .value
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect()
+        };
+        let all: Vec<Vec<u8>> = self.parameters.iter().map(bytes).collect();
+        let tensors = self.parameters.iter().zip(&all).map(|(parameter, bytes)| {
+            TensorToWrite::bytes(&parameter.name, Dtype::F32, &parameter.shape, bytes)
+        });
+        let mut file = folder.create(WEIGHTS)?;
+        write(&mut file, tensors.collect(), &[])?;
+        Ok(file.finish()?)
     }
 
     fn load(&mut self, folder: &Path) -> Result<(), TrainError> {
-        let stored = WeightStore::open_file(&folder.join("adapter_model.safetensors"))?;
+        let bytes = self.disk.read_capped(folder.join(WEIGHTS), 1 << 20)?;
+        let header = Header::parse(&bytes).unwrap();
         for parameter in &mut self.parameters {
-            parameter.value = f32_tensor(&stored, &parameter.name, &parameter.shape)?;
+            let range = header.get(&parameter.name).unwrap().range.clone();
+            parameter.value = Dtype::F32.to_f32(&bytes[range]).unwrap();
         }
         Ok(())
     }
 }
 
+/// All targets of some rows, in one stream.
+pub fn batch_of(rows: &[Row]) -> TokenBatch {
+    let mut batch = TokenBatch {
+        input_ids: vec![],
+        segments: vec![],
+        targets: vec![],
+    };
+    for row in rows {
+        let start = batch.input_ids.len();
+        for at in 1..row.labels.len() {
+            if let Ok(id) = u32::try_from(row.labels[at]) {
+                let position = (start + at - 1) as u32;
+                batch.targets.push(Target {
+                    position,
+                    id,
+                    weight: 1.0,
+                });
+            }
+        }
+        batch.input_ids.extend(&row.input_ids);
+    }
+    batch
+}
+
 /// Rows in memory.
-pub(crate) struct Rows(pub(crate) Vec<Row>);
+pub struct Rows(pub Vec<Row>);
 
 impl Rows {
     /// Rows of 4 to 9 tokens with a masked beginning.
-    pub(crate) fn some(count: usize) -> Self {
+    pub fn some(count: usize) -> Self {
         let row = |index: usize| {
             let len = 4 + index * 5 % 6;
             let ids: Vec<u32> = (0..len)
@@ -186,16 +234,17 @@ impl Examples for Rows {
 
 /// Writes down what happens, and can ask for the end after an update or during an evaluation.
 #[derive(Default)]
-pub(crate) struct Notes {
-    pub(crate) updates: Vec<UpdateDone>,
-    pub(crate) logs: Vec<Value>,
-    pub(crate) notices: Vec<String>,
-    pub(crate) skipped: Vec<String>,
-    pub(crate) removed: Vec<PathBuf>,
-    pub(crate) evaluations: usize,
-    pub(crate) stop: StopFlag,
-    pub(crate) stop_after: Option<u64>,
-    pub(crate) stop_in_evaluation: Option<usize>,
+pub struct Notes {
+    pub updates: Vec<UpdateDone>,
+    pub logs: Vec<Value>,
+    pub notices: Vec<String>,
+    pub skipped: Vec<String>,
+    pub removed: Vec<PathBuf>,
+    pub evaluations: usize,
+    pub saved: usize,
+    pub stop: StopFlag,
+    pub stop_after: Option<u64>,
+    pub stop_in_evaluation: Option<usize>,
 }
 
 impl Observer for Notes {
@@ -211,6 +260,7 @@ impl Observer for Notes {
             Event::Notice(text) => self.notices.push(text.to_owned()),
             Event::Skipped { reason, .. } => self.skipped.push(reason.to_owned()),
             Event::Removed(path) => self.removed.push(path.to_owned()),
+            Event::Saved { .. } => self.saved += 1,
             Event::Evaluating { done: 0, .. } => {
                 self.evaluations += 1;
                 if self.stop_in_evaluation == Some(self.evaluations) {
@@ -222,52 +272,63 @@ impl Observer for Notes {
     }
 }
 
-/// One run of the toy.
-pub(crate) struct Setup {
-    pub(crate) arguments: Value,
-    pub(crate) rows: Rows,
-    pub(crate) eval: Option<Rows>,
-    pub(crate) dropout: f32,
-    pub(crate) identity: BTreeMap<String, String>,
-    pub(crate) disk: Disk,
+/// Runs of the toy on one disk.
+pub struct Setup {
+    pub arguments: Value,
+    pub rows: Rows,
+    pub eval: Option<Rows>,
+    pub dropout: f32,
+    pub identity: BTreeMap<String, String>,
 }
 
-/// What came of it.
-pub(crate) struct Ran {
-    pub(crate) result: Result<TrainOutput, TrainError>,
-    pub(crate) notes: Notes,
-    pub(crate) toy: Toy,
+/// What came of a run.
+pub struct Ran {
+    pub result: Result<TrainOutput, TrainError>,
+    pub notes: Notes,
+    pub toy: Toy,
 }
 
 impl Setup {
-    pub(crate) fn new(arguments: Value) -> Self {
+    pub fn new(arguments: Value) -> Self {
         Self {
             arguments,
             rows: Rows::some(11),
             eval: None,
             dropout: 0.0,
             identity: BTreeMap::from([("dataset".into(), "abc".into())]),
-            disk: Disk::real(),
         }
     }
 
-    pub(crate) fn run(&self, folder: &Path, more: Value, notes: Notes) -> Ran {
+    /// A run that nothing disturbs, on a disk of its own.
+    pub fn fresh(&self) -> (SimFs, Ran) {
+        let sim = SimFs::new();
+        let ran = self.run(&disk(&sim), serde_json::json!({}), Notes::default());
+        (sim, ran)
+    }
+
+    /// Goes on from the newest checkpoint.
+    pub fn resume(&self, sim: &SimFs) -> Ran {
+        let latest = serde_json::json!({"resume_from_checkpoint": "latest"});
+        self.run(&disk(sim), latest, Notes::default())
+    }
+
+    pub fn run(&self, disk: &Disk, more: Value, mut notes: Notes) -> Ran {
         let Value::Object(mut map) = self.arguments.clone() else {
             panic!("an object")
         };
         let Value::Object(more) = more else {
             panic!("an object")
         };
+        map.insert("output_dir".into(), RUN.into());
         map.extend(more);
-        map.insert("output_dir".into(), folder.to_str().unwrap().into());
-        let arguments = crate::TrainingArguments::from_map(&map).unwrap();
+        let arguments = TrainingArguments::from_map(&map).unwrap();
         let plan = Plan::new(
             &arguments,
             self.rows.len(),
             self.eval.as_ref().map(Rows::len),
         )
         .unwrap();
-        let (mut toy, mut notes) = (Toy::new(self.dropout), notes);
+        let mut toy = Toy::new(disk.clone(), self.dropout);
         let trainer = Trainer {
             plan: &plan,
             learner: &mut toy,
@@ -276,34 +337,57 @@ impl Setup {
             identity: self.identity.clone(),
             stop: notes.stop.clone(),
             observer: &mut notes,
-            disk: self.disk.clone(),
+            disk: disk.clone(),
         };
         let result = trainer.train();
         Ran { result, notes, toy }
     }
 }
 
-/// Every file of a folder, without the lines and keys that tell the time.
-pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn disk(sim: &SimFs) -> Disk {
+    Disk::with(Arc::new(sim.clone()))
+}
+
+/// Every file of a folder of the run by name, without the lines that tell the time.
+pub fn contents(sim: &SimFs, folder: &str) -> BTreeMap<String, Vec<u8>> {
+    let folder = Path::new(RUN).join(folder);
     let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let entry = entry.unwrap();
-        let name = entry.file_name().into_string().unwrap();
-        if entry.file_type().unwrap().is_file() && name != ".lock" {
-            let mut bytes = std::fs::read(entry.path()).unwrap();
-            if name.ends_with(".json") || name.ends_with(".jsonl") {
-                let text = String::from_utf8(bytes).unwrap();
-                let timeless =
-                    |line: &&str| !line.contains("_runtime") && !line.contains("per_second");
-                bytes = text
-                    .lines()
-                    .filter(timeless)
-                    .collect::<Vec<_>>()
-                    .join("\n")
-                    .into_bytes();
-            }
-            files.insert(name, bytes);
+    for (path, mut bytes) in sim.files() {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if path.parent() != Some(&folder) || name == ".lock" {
+            continue;
         }
+        if name.ends_with(".json") || name.ends_with(".jsonl") {
+            let text = String::from_utf8(bytes).unwrap();
+            let timeless = |line: &&str| !line.contains("_runtime") && !line.contains("per_second");
+            bytes = text
+                .lines()
+                .filter(timeless)
+                .collect::<Vec<_>>()
+                .join("\n")
+                .into_bytes();
+        }
+        files.insert(name, bytes);
     }
     files
+}
+
+/// A file of the run.
+pub fn file(sim: &SimFs, name: &str) -> Vec<u8> {
+    sim.files()
+        .remove(&Path::new(RUN).join(name))
+        .unwrap_or_else(|| panic!("no {name}"))
+}
+
+/// The names of the run's checkpoints.
+pub fn checkpoints(sim: &SimFs) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for path in sim.files().keys() {
+        let parent = path.parent().and_then(Path::file_name).unwrap_or_default();
+        let name = parent.to_string_lossy().into_owned();
+        if name.starts_with("checkpoint-") && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
 }

@@ -1,0 +1,131 @@
+//! What a run leaves: checkpoints on its way, and its end, in peace or by a signal.
+
+use formats::trainer_state::LogEntry;
+
+use crate::error::TrainError;
+use crate::learner::Learner;
+use crate::observer::{Ending, Event, TrainOutput};
+use crate::state::{TRAINER_STATE, entry, rounded};
+use crate::trainer::Session;
+
+impl<L: Learner> Session<'_, L> {
+    /// A checkpoint as asked for.
+    pub(crate) fn save(&mut self) -> Result<(), TrainError> {
+        self.save_checkpoint(!self.run.plan.arguments.save_only_model)
+    }
+
+    /// `whole`: with all that resuming takes.
+    fn save_checkpoint(&mut self, whole: bool) -> Result<(), TrainError> {
+        let (plan, observer) = (self.run.plan, &mut *self.run.observer);
+        let (learner, state) = (&*self.run.learner, &mut self.state);
+        state.resume.metrics_bytes = self.journal.sync(observer);
+        let saved = self
+            .checkpoints
+            .save(plan, learner, &self.optimizer, state, whole)?;
+        self.saved_step = Some(state.step());
+        let size_bytes = saved.manifest.total_bytes();
+        observer.on(Event::Saved {
+            path: &saved.path,
+            size_bytes,
+        });
+        for path in self.checkpoints.retain(plan, state)? {
+            observer.on(Event::Removed(&path));
+        }
+        self.journal.plot(&state.file.log_history, observer);
+        Ok(())
+    }
+
+    /// Keeps everything, whatever was asked for, so that nothing done is lost.
+    pub(crate) fn interrupted(mut self, signal: usize) -> Result<TrainOutput, TrainError> {
+        let incomplete = self.run.plan.arguments.save_only_model
+            || self.state.resume.evaluation_pending
+            || self.saved_step != Some(self.state.step());
+        if incomplete {
+            self.save_checkpoint(true)?;
+        }
+        let checkpoint = self
+            .checkpoints
+            .path_of(self.state.step())
+            .unwrap_or_default();
+        Ok(self.output(LogEntry::new(), Ending::Interrupted { signal, checkpoint }))
+    }
+
+    /// The summary, the best state where it is asked for, and the adapter in the run's own folder.
+    pub(crate) fn finish(mut self) -> Result<TrainOutput, TrainError> {
+        let plan = self.run.plan;
+        self.log_summary();
+        if plan.arguments.load_best_model_at_end {
+            self.load_best()?;
+        }
+        self.checkpoints.save_final(&*self.run.learner)?;
+        let text = self.state.file_text(plan);
+        let path = self.checkpoints.join(TRAINER_STATE);
+        self.checkpoints.disk.write_atomic(path, text.as_bytes())?;
+        let observer = &mut *self.run.observer;
+        self.journal.plot(&self.state.file.log_history, observer);
+        self.journal.sync(observer);
+        let metrics = self
+            .state
+            .file
+            .log_history
+            .last()
+            .cloned()
+            .unwrap_or_default();
+        let early = self.state.resume.stopped_early;
+        Ok(self.output(
+            metrics,
+            if early {
+                Ending::EarlyStop
+            } else {
+                Ending::Complete
+            },
+        ))
+    }
+
+    /// Rates are those of this call, the loss that of the whole run (the Trainer divides a resumed
+    /// run's by the steps since, which makes it another number than that of a run never stopped).
+    fn log_summary(&mut self) {
+        let runtime = self.started.elapsed().as_secs_f64();
+        let steps = &self.run.plan.steps;
+        let updates = (self.state.step() - self.first_step) as f64;
+        let rows = updates * (steps.batch_size * steps.accumulation) as f64;
+        let entry = entry([
+            ("train_runtime", rounded(runtime, 4)),
+            ("train_samples_per_second", rounded(rows / runtime, 3)),
+            ("train_steps_per_second", rounded(updates / runtime, 3)),
+            ("total_flos", 0.0),
+            ("train_loss", self.training_loss()),
+        ]);
+        self.log(entry);
+    }
+
+    fn load_best(&mut self) -> Result<(), TrainError> {
+        let file = &self.state.file;
+        let Some((step, metric)) = file.best_global_step.zip(file.best_metric) else {
+            return Ok(());
+        };
+        let Some(path) = self.checkpoints.path_of(step) else {
+            return Ok(());
+        };
+        self.run.learner.load(&path)?;
+        self.run.observer.on(Event::LoadedBest {
+            path: &path,
+            metric,
+        });
+        Ok(())
+    }
+
+    fn training_loss(&self) -> f64 {
+        self.state.resume.total_loss / self.state.step().max(1) as f64
+    }
+
+    fn output(&self, metrics: LogEntry, ending: Ending) -> TrainOutput {
+        TrainOutput {
+            global_step: self.state.step(),
+            training_loss: self.training_loss(),
+            metrics,
+            ending,
+            lost_log_lines: self.journal.lost_lines(),
+        }
+    }
+}
