@@ -11,12 +11,13 @@ use engine::reference::Reference;
 use formats::Dtype;
 use formats::hf_config::HfConfig;
 use formats::safetensors::{TensorToWrite, write};
-use formats::weights::{StoredTensor, WeightStore};
+use formats::weights::WeightStore;
 use lowrank_train::{
     ArgumentValue, DecoderLearner, Event, Examples, ModelFiles, Observer, Plan, Row, Schedule,
     SchedulerKwargs, SchedulerType, StopFlag, TrainError, Trainer, TrainingArguments, UpdateDone,
 };
-use model::{Decoder, LoraInit};
+use model::Decoder;
+use model::families::{decoder_spec, module_tree};
 use serde_json::{Map, Value, json};
 use testkit::golden;
 
@@ -119,32 +120,18 @@ impl Observer for Log {
     }
 }
 
-/// A golden's model with its start adapter: rank from the shapes, one scaling for all.
+/// A golden's model with its start adapter.
 fn decoder(case: &testkit::Golden) -> (Arc<Reference>, Decoder<Reference>) {
     let config = HfConfig::open_file(&case.path("config")).unwrap();
-    let spec = model::families::spec_from_map(&config.raw, config.path()).unwrap();
+    let (spec, tree) = (
+        decoder_spec(&config).unwrap(),
+        module_tree(&config).unwrap(),
+    );
     let weights = WeightStore::open(&case.path("model")).unwrap();
     let backend = Arc::new(Reference::default());
     let mut decoder = Decoder::load(Arc::clone(&backend), spec, &weights).unwrap();
-    let scaling = case.number("lora_config.lora_alpha") / case.number("lora_config.r");
-    let tensors = WeightStore::open_adapter(&case.path("adapter")).unwrap();
-    let values = |tensor: &StoredTensor| tensor.to_f32().unwrap();
-    for a in tensors.iter() {
-        let Some(full) = a.name.strip_suffix(".lora_A.weight") else {
-            continue;
-        };
-        let b = tensors.get(&format!("{full}.lora_B.weight")).unwrap();
-        let path = full.strip_prefix("base_model.model.").unwrap();
-        let (rank, scaling) = (a.shape[0], scaling as f32);
-        let init = LoraInit {
-            rank,
-            scaling,
-            dropout: 0.0,
-            a: values(a),
-            b: values(&b),
-        };
-        decoder.add_lora(path, init).unwrap();
-    }
+    let adapter = case.path("adapter");
+    peft::load_adapter(&mut decoder, &tree, &adapter, Some(&weights)).unwrap();
     (backend, decoder)
 }
 
@@ -295,10 +282,10 @@ fn compare_state(checkpoint: &Path) {
 }
 
 #[test]
-fn twenty_updates_of_each_family_give_the_trainers_log_and_weights() {
+fn twenty_updates_of_every_case_give_the_trainers_log_and_weights() {
     for family in ["bloom", "gpt2", "llama", "mistral", "qwen2"] {
-        for name in ["all_linear", "attention"] {
-            twenty_updates(family, &format!("{family}/{name}"));
+        for name in testkit::cases(family) {
+            twenty_updates(family, &name);
         }
     }
 }
@@ -363,18 +350,29 @@ fn twenty_updates(family: &str, name: &str) {
         assert_close(&label, found.loss, want.loss, 2e-5);
         assert_close(&label, found.grad_norm, want.grad_norm, 1e-4);
     }
-    // Torch's own f32 weights are this far from its f64 ones after the same updates.
-    let drift = case.number("final_f32_from_f64") as f32;
-    let found = decoder
-        .trainable()
-        .iter()
-        .map(|parameter| (&*parameter.name, &*parameter.value));
-    case.check_all(
-        "final.",
-        found,
-        testkit::Tol {
-            abs: 4.0 * drift,
-            rel: 0.0,
-        },
+    compare_finals(&case, name, &decoder);
+}
+
+/// Within four times of what torch's own f32 weights are from its f64 ones after the same updates.
+fn compare_finals(case: &testkit::Golden, name: &str, decoder: &Decoder<Reference>) {
+    let tolerance = 4.0 * case.number("final_f32_from_f64") as f32;
+    let masks = case.names("noise.");
+    assert_eq!(
+        decoder.trainable().len(),
+        case.names("final.").len(),
+        "{name}"
     );
+    for parameter in decoder.trainable() {
+        let tensor = |kind: &str| &case.tensor(&format!("{kind}.{}", parameter.name)).values;
+        let (want, grad) = (tensor("final"), tensor("grad"));
+        for (at, (found, want)) in parameter.value.iter().zip(want).enumerate() {
+            // The mask has the elements whose f32 and f64 runs ended apart. Of their kind (a key's bias, whose
+            // gradient is rounding only) a few ended together by chance.
+            let is_noise = masks.contains(&parameter.name)
+                && (tensor("noise")[at] == 1.0 || grad[at].abs() < 1e-7);
+            let gap = (found - want).abs();
+            let label = format!("{name}, {}[{at}]: {found} is not {want}", parameter.name);
+            assert!(is_noise || gap <= tolerance, "{label}");
+        }
+    }
 }
