@@ -308,11 +308,10 @@ fn published_configs_of_supported_families_parse() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let family = name.split("__").next().unwrap_or_default();
-        let map: Map<String, Value> =
-            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        let spec = spec_from_map(&map, &path);
+        let config = HfConfig::open_file(&path).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let spec = decoder_spec(&config);
         if supported().contains(&family) {
-            let tree = tree_from_map(&map, &path).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let tree = module_tree(&config).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert!(!tree.to_string().is_empty() && spec.is_ok(), "{name}");
             parsed += 1;
         } else {
