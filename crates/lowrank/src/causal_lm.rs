@@ -1,0 +1,127 @@
+//! `AutoModelForCausalLM`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use engine::cpu::Cpu;
+use engine::shapes::ComputeDtype;
+use formats::Dtype;
+use formats::hf_config::HfConfig;
+use formats::weights::WeightStore;
+use model::tree::ModuleTree;
+use model::{Decoder, families};
+
+use crate::error::Result;
+
+/// How the products are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compute {
+    /// bf16 where the CPU multiplies it and the weights are stored in it; else f32. Never rounds a stored weight.
+    #[default]
+    Auto,
+    /// As torch in f32.
+    F32,
+    /// Inputs of products rounded to bf16, stored weights too.
+    Bf16,
+}
+
+/// Settings of [`CausalLm::load`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LoadOptions {
+    /// How the products are computed.
+    pub compute_dtype: Compute,
+    /// Worker threads; all cores where not given. The results do not depend on it.
+    pub threads: Option<usize>,
+    /// The most that the CPU's instruction set may be used for; everything that it has where not given.
+    pub isa: Option<kernels::Isa>,
+}
+
+/// A base model: its folder's config, its mapped weights, and a decoder that reads them.
+pub struct CausalLm {
+    pub(crate) folder: PathBuf,
+    pub(crate) config: HfConfig,
+    pub(crate) tree: ModuleTree,
+    pub(crate) weights: WeightStore,
+    pub(crate) decoder: Decoder<Cpu>,
+    notices: Vec<String>,
+}
+
+impl CausalLm {
+    /// Opens a model folder; weights are mapped, not read.
+    ///
+    /// # Errors
+    /// A config or weights that are missing, broken, of an unsupported family, or do not fit each other.
+    pub fn from_pretrained(folder: impl AsRef<Path>) -> Result<Self> {
+        Self::load(folder, LoadOptions::default())
+    }
+
+    /// The same, with settings.
+    ///
+    /// # Errors
+    /// As [`CausalLm::from_pretrained`].
+    pub fn load(folder: impl AsRef<Path>, options: LoadOptions) -> Result<Self> {
+        let folder = folder.as_ref();
+        let config = HfConfig::open(folder)?;
+        let spec = families::decoder_spec(&config)?;
+        let tree = families::module_tree(&config)?;
+        let weights = WeightStore::open(folder)?;
+        let (compute, notices) = resolve(options.compute_dtype, &weights);
+        let backend = Arc::new(Cpu::new(options.threads, compute, options.isa));
+        let decoder = Decoder::load(backend, spec, &weights)?;
+        Ok(Self { folder: folder.to_path_buf(), config, tree, weights, decoder, notices })
+    }
+
+    /// The folder that it was opened from.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Its modules.
+    pub fn tree(&self) -> &ModuleTree {
+        &self.tree
+    }
+
+    /// What a user should know of how it was loaded.
+    pub fn notices(&self) -> &[String] {
+        &self.notices
+    }
+
+    /// How products are computed.
+    pub fn compute_dtype(&self) -> ComputeDtype {
+        engine::backend::Backend::compute_dtype(self.decoder.backend())
+    }
+
+    /// The decoder itself.
+    pub fn decoder(&self) -> &Decoder<Cpu> {
+        &self.decoder
+    }
+
+    /// SHA-256 over the weights' headers and samples of every tensor: names a base model.
+    pub fn fingerprint(&self) -> String {
+        self.weights.digest()
+    }
+}
+
+/// The module tree, as torch prints it.
+impl std::fmt::Display for CausalLm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.tree.fmt(f)
+    }
+}
+
+fn resolve(asked: Compute, weights: &WeightStore) -> (ComputeDtype, Vec<String>) {
+    let wider = weights.iter().find(|tensor| tensor.shape.len() > 1 && tensor.dtype != Dtype::BF16);
+    match (asked, wider) {
+        (Compute::F32, _) => (ComputeDtype::F32, Vec::new()),
+        (Compute::Auto, None) => (Cpu::best_compute_dtype(), Vec::new()),
+        (Compute::Auto, Some(_)) => (ComputeDtype::F32, Vec::new()),
+        (Compute::Bf16, None) => (ComputeDtype::Bf16, Vec::new()),
+        (Compute::Bf16, Some(tensor)) => {
+            let notice = format!(
+                "compute_dtype bf16 rounds weights that are stored wider: `{}` is {:?}",
+                tensor.name, tensor.dtype
+            );
+            (ComputeDtype::Bf16, vec![notice])
+        }
+    }
+}

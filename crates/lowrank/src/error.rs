@@ -1,0 +1,59 @@
+//! One error for the whole library: each room's own, with its hint.
+
+/// What went wrong, in the words of the room where it did.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LowrankError {
+    /// A file.
+    #[error(transparent)]
+    Durable(#[from] durable::DurableError),
+    /// A file's contents.
+    #[error(transparent)]
+    Formats(#[from] formats::FormatsError),
+    /// A data set's rows.
+    #[error(transparent)]
+    Rows(#[from] formats::rows::RowsError),
+    /// Tokenizer, template, encoding.
+    #[error(transparent)]
+    Data(#[from] data::DataError),
+    /// A model's config.
+    #[error(transparent)]
+    Config(#[from] model::families::ConfigError),
+    /// A model's weights, or running it.
+    #[error(transparent)]
+    Model(#[from] model::ModelError),
+    /// An adapter.
+    #[error(transparent)]
+    Peft(#[from] peft::PeftError),
+    /// A training run.
+    #[error(transparent)]
+    Train(#[from] train::TrainError),
+    /// A merge whose result does not say the same.
+    #[error("the merged model is not the adapter's: {reason}")]
+    MergeDiffers {
+        /// Where they part.
+        reason: String,
+    },
+}
+
+/// Results of this library.
+pub type Result<T> = std::result::Result<T, LowrankError>;
+
+impl LowrankError {
+    /// How to mend it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Durable(error) => error.hint(),
+            Self::Formats(error) => error.hint(),
+            Self::Rows(error) => error.hint(),
+            Self::Data(error) => error.hint(),
+            Self::Config(error) => error.hint(),
+            Self::Model(error) => error.hint(),
+            Self::Peft(error) => error.hint(),
+            Self::Train(error) => error.hint(),
+            Self::MergeDiffers { .. } => {
+                Some("merge into an f32 copy of the base, or raise the bound that was given".into())
+            }
+        }
+    }
+}
