@@ -49,6 +49,11 @@ impl<B: Backend> Decoder<B> {
         &self.backend
     }
 
+    /// The same, to keep.
+    pub fn shared_backend(&self) -> Arc<B> {
+        Arc::clone(&self.backend)
+    }
+
     /// What is computed.
     pub fn spec(&self) -> &DecoderSpec {
         &self.spec

@@ -42,6 +42,13 @@ pub struct DecoderSpec {
 }
 
 impl DecoderSpec {
+    /// The Trainer counts the label of a row's first token, which nothing predicts, among the tokens that an
+    /// update's loss is divided by. It tells from the class name whether labels shift, and `GPT2LMHeadModel`
+    /// tells it nothing.
+    pub fn counts_first_label(&self) -> bool {
+        self.model_type == "gpt2"
+    }
+
     /// Columns of attention's output: `H·E`.
     pub fn attention_width(&self) -> usize {
         self.attention.heads * self.attention.head_dim
