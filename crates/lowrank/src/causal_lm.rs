@@ -3,15 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use data::Tokenizer;
 use engine::cpu::Cpu;
 use engine::shapes::ComputeDtype;
 use formats::Dtype;
 use formats::hf_config::HfConfig;
 use formats::weights::WeightStore;
 use model::tree::ModuleTree;
-use model::{Decoder, families};
+use model::{Decoder, GenerationConfig, families};
 
+use crate::dataset::TokenizedDataset;
 use crate::error::Result;
+use crate::evaluation::{Evaluation, evaluate};
+use crate::generation::{Generated, generate};
 
 /// How the products are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,6 +44,7 @@ pub struct LoadOptions {
 pub struct CausalLm {
     pub(crate) folder: PathBuf,
     pub(crate) config: HfConfig,
+    generation: formats::hf_config::GenerationConfig,
     pub(crate) tree: ModuleTree,
     pub(crate) weights: WeightStore,
     pub(crate) decoder: Decoder<Cpu>,
@@ -64,11 +69,12 @@ impl CausalLm {
         let config = HfConfig::open(folder)?;
         let spec = families::decoder_spec(&config)?;
         let tree = families::module_tree(&config)?;
+        let generation = formats::hf_config::GenerationConfig::open(folder, &config)?;
         let weights = WeightStore::open(folder)?;
         let (compute, notices) = resolve(options.compute_dtype, &weights);
         let backend = Arc::new(Cpu::new(options.threads, compute, options.isa));
         let decoder = Decoder::load(backend, spec, &weights)?;
-        Ok(Self { folder: folder.to_path_buf(), config, tree, weights, decoder, notices })
+        Ok(Self { folder: folder.to_path_buf(), config, generation, tree, weights, decoder, notices })
     }
 
     /// The folder that it was opened from.
@@ -94,6 +100,46 @@ impl CausalLm {
     /// The decoder itself.
     pub fn decoder(&self) -> &Decoder<Cpu> {
         &self.decoder
+    }
+
+    /// What `generation_config.json` says, with the tokenizer's end-of-text id where it says nothing.
+    pub fn generation_config(&self, tokenizer: &Tokenizer) -> GenerationConfig {
+        let (stored, defaults) = (&self.generation, GenerationConfig::default());
+        let mut eos_token_ids = stored.eos_token_ids.clone();
+        if eos_token_ids.is_empty() {
+            eos_token_ids.extend(tokenizer.eos_token_id());
+        }
+        GenerationConfig {
+            do_sample: stored.do_sample.unwrap_or(defaults.do_sample),
+            temperature: stored.temperature.map_or(defaults.temperature, |value| value as f32),
+            top_k: stored.top_k.unwrap_or(defaults.top_k),
+            top_p: stored.top_p.map_or(defaults.top_p, |value| value as f32),
+            repetition_penalty: stored.repetition_penalty.map_or(defaults.repetition_penalty, |value| value as f32),
+            eos_token_ids,
+            ..defaults
+        }
+    }
+
+    /// Generates behind `prompt`; `on_text` gets each piece as it comes.
+    ///
+    /// # Errors
+    /// Settings out of range, or a prompt that does not fit the model.
+    pub fn generate(
+        &self,
+        tokenizer: &Tokenizer,
+        prompt: &str,
+        config: &GenerationConfig,
+        on_text: impl FnMut(&str),
+    ) -> Result<Generated> {
+        generate(&self.decoder, tokenizer, prompt, config, on_text)
+    }
+
+    /// Loss and perplexity of a data set; `progress` hears of (done, total).
+    ///
+    /// # Errors
+    /// A row that does not fit the model.
+    pub fn evaluate(&self, dataset: &TokenizedDataset, progress: impl FnMut(usize, usize)) -> Result<Evaluation> {
+        evaluate(&self.decoder, dataset, progress)
     }
 
     /// SHA-256 over the weights' headers and samples of every tensor: names a base model.

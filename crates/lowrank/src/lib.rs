@@ -9,7 +9,9 @@
 mod causal_lm;
 mod dataset;
 mod error;
+mod evaluation;
 mod generation;
+mod merging;
 mod peft_model;
 mod trainer;
 
@@ -18,8 +20,11 @@ pub use data::{Example, IGNORE_INDEX, Report, SpecialTokens, Template, TextStrea
 pub use dataset::{Dataset, TokenizedDataset};
 pub use engine::shapes::ComputeDtype;
 pub use error::{LowrankError, Result};
+pub use evaluation::{Evaluation, RowLoss};
 pub use generation::Generated;
+pub use merging::{MergeProof, PromptProof, prove_merge};
 pub use model::GenerationConfig;
+pub use peft::report::grouped;
 pub use peft::{LoraConfig, MergeReport};
 pub use peft_model::{PeftModel, get_peft_model};
 pub use train::{

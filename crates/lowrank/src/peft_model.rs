@@ -8,7 +8,9 @@ use model::{Decoder, GenerationConfig};
 use peft::{AdapterPlan, LoraConfig};
 
 use crate::causal_lm::CausalLm;
+use crate::dataset::TokenizedDataset;
 use crate::error::Result;
+use crate::evaluation::{Evaluation, evaluate};
 use crate::generation::{Generated, generate};
 
 /// A base model with an adapter, to be trained, used or merged.
@@ -88,6 +90,14 @@ impl PeftModel {
         on_text: impl FnMut(&str),
     ) -> Result<Generated> {
         generate(&self.base.decoder, tokenizer, prompt, config, on_text)
+    }
+
+    /// Loss and perplexity of a data set; `progress` hears of (done, total).
+    ///
+    /// # Errors
+    /// A row that does not fit the model.
+    pub fn evaluate(&self, dataset: &TokenizedDataset, progress: impl FnMut(usize, usize)) -> Result<Evaluation> {
+        evaluate(&self.base.decoder, dataset, progress)
     }
 
     /// The decoder with the adapter in place.

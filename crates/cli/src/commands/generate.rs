@@ -1,0 +1,98 @@
+//! `lowrank generate`
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use lowrank::{Compute, GenerationConfig, Tokenizer};
+
+use super::{EngineFlags, Model};
+use crate::output;
+
+/// Continues a prompt: greedy, unless a sampling flag is given.
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// Base model folder.
+    #[arg(long)]
+    model: PathBuf,
+    /// Adapter folder, ours or PEFT's.
+    #[arg(long)]
+    adapter: Option<PathBuf>,
+    /// Text to continue; `\n` stands for a new line. Repeat for several.
+    #[arg(long, required = true)]
+    prompt: Vec<String>,
+    /// Prompt and new tokens together [default: 64].
+    #[arg(long)]
+    max_length: Option<usize>,
+    /// New tokens; wins over --max-length.
+    #[arg(long)]
+    max_new_tokens: Option<usize>,
+    /// Draw tokens instead of taking the likeliest.
+    #[arg(long)]
+    do_sample: bool,
+    /// Divides the logits; implies --do-sample.
+    #[arg(long)]
+    temperature: Option<f32>,
+    /// Draw among the k likeliest; implies --do-sample.
+    #[arg(long)]
+    top_k: Option<usize>,
+    /// Draw among the likeliest that together have this probability; implies --do-sample.
+    #[arg(long)]
+    top_p: Option<f32>,
+    /// Above 1: makes tokens that are there already less likely.
+    #[arg(long, default_value_t = 1.0)]
+    repetition_penalty: f32,
+    /// Of the draws.
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// Print prompt ids, new ids and text as JSON, all at the end.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    engine: EngineFlags,
+}
+
+pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
+    let model = Model::open(&args.model, args.adapter.as_ref(), args.engine.options(Compute::Auto)?)?;
+    let tokenizer = Tokenizer::from_pretrained(&args.model).map_err(lowrank::LowrankError::from)?;
+    let config = config(args, &model, &tokenizer);
+    let mut results = Vec::new();
+    for prompt in &args.prompt {
+        let prompt = prompt.replace("\\n", "\n");
+        let mut shown = Ok(());
+        if !args.json {
+            output::stream(&prompt)?;
+        }
+        let on_text = |piece: &str| {
+            if !args.json && shown.is_ok() {
+                shown = output::stream(piece);
+            }
+        };
+        let generated = match &model {
+            Model::Base(base) => base.generate(&tokenizer, &prompt, &config, on_text)?,
+            Model::Adapted(adapted) => adapted.generate(&tokenizer, &prompt, &config, on_text)?,
+        };
+        shown?;
+        if !args.json {
+            output::stream("\n")?;
+        }
+        results.push(generated);
+    }
+    if args.json { output::json(&results) } else { Ok(()) }
+}
+
+fn config(args: &GenerateArgs, model: &Model, tokenizer: &Tokenizer) -> GenerationConfig {
+    let defaults = model.base().generation_config(tokenizer);
+    let sampled = args.do_sample || args.temperature.is_some() || args.top_k.is_some() || args.top_p.is_some();
+    GenerationConfig {
+        max_length: args.max_length.unwrap_or(64),
+        max_new_tokens: args.max_new_tokens,
+        do_sample: sampled,
+        temperature: args.temperature.unwrap_or(defaults.temperature),
+        top_k: args.top_k.unwrap_or(defaults.top_k),
+        top_p: args.top_p.unwrap_or(defaults.top_p),
+        repetition_penalty: args.repetition_penalty,
+        seed: args.seed,
+        eos_token_ids: defaults.eos_token_ids,
+    }
+}

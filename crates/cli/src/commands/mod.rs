@@ -1,0 +1,89 @@
+//! One file for each subcommand: its flags, and what it runs.
+
+pub(crate) mod eval;
+pub(crate) mod generate;
+pub(crate) mod inspect;
+pub(crate) mod merge;
+pub(crate) mod train;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use lowrank::{CausalLm, Compute, LoadOptions, PeftModel, Result};
+
+use crate::output::say;
+
+/// How products are computed.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ComputeFlag {
+    /// bf16 where the CPU multiplies it and the weights are stored in it, else f32.
+    Auto,
+    /// As torch in f32.
+    F32,
+    /// Rounded to bf16.
+    Bf16,
+}
+
+impl From<ComputeFlag> for Compute {
+    fn from(flag: ComputeFlag) -> Self {
+        match flag {
+            ComputeFlag::Auto => Self::Auto,
+            ComputeFlag::F32 => Self::F32,
+            ComputeFlag::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// Flags of every command that runs a model.
+#[derive(Debug, Args)]
+pub(crate) struct EngineFlags {
+    /// How products are computed [default: auto].
+    #[arg(long)]
+    pub(crate) compute_dtype: Option<ComputeFlag>,
+    /// Worker threads; the results do not depend on it [default: all cores].
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// Use no more of the CPU than this: scalar, avx2, avx512, avx512bf16.
+    #[arg(long)]
+    pub(crate) isa: Option<String>,
+}
+
+impl EngineFlags {
+    /// The options; `fallback` is the run file's word on `compute_dtype`.
+    pub(crate) fn options(&self, fallback: Compute) -> anyhow::Result<LoadOptions> {
+        let isa = self.isa.as_deref().map(lowrank::isa_named).transpose();
+        Ok(LoadOptions {
+            compute_dtype: self.compute_dtype.map_or(fallback, Compute::from),
+            threads: self.threads,
+            isa: isa.map_err(crate::misuse::Misuse)?,
+        })
+    }
+}
+
+/// A base model, with or without an adapter.
+pub(crate) enum Model {
+    /// As it is.
+    Base(CausalLm),
+    /// With an adapter in place.
+    Adapted(PeftModel),
+}
+
+impl Model {
+    /// Opens both and says what is worth knowing.
+    pub(crate) fn open(model: &PathBuf, adapter: Option<&PathBuf>, options: LoadOptions) -> Result<Self> {
+        let base = CausalLm::load(model, options)?;
+        base.notices().iter().for_each(|notice| say(&format!("note: {notice}")));
+        let Some(adapter) = adapter else { return Ok(Self::Base(base)) };
+        let adapted = PeftModel::from_pretrained(base, adapter)?;
+        adapted.plan().notices.iter().for_each(|notice| say(&format!("note: {notice}")));
+        Ok(Self::Adapted(adapted))
+    }
+
+    /// The base under it.
+    pub(crate) fn base(&self) -> &CausalLm {
+        match self {
+            Self::Base(base) => base,
+            Self::Adapted(adapted) => adapted.base(),
+        }
+    }
+}

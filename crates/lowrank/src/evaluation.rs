@@ -1,0 +1,65 @@
+//! Loss and perplexity of a data set under a model, row by row, in constant memory.
+
+use engine::backend::Backend;
+use engine::shapes::Segment;
+use model::{Decoder, Target, TokenBatch};
+use serde::Serialize;
+
+use crate::dataset::TokenizedDataset;
+use crate::error::Result;
+
+/// What a model makes of a data set.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Evaluation {
+    /// Mean loss over all labelled tokens.
+    pub loss: f64,
+    /// `exp(loss)`.
+    pub perplexity: f64,
+    /// Labelled tokens.
+    pub tokens: u64,
+    /// Row by row.
+    pub rows: Vec<RowLoss>,
+}
+
+/// One row's part.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct RowLoss {
+    /// Its number in the data set.
+    pub row: usize,
+    /// Labelled tokens.
+    pub tokens: u64,
+    /// Mean loss over them; null where there are none.
+    pub loss: Option<f64>,
+}
+
+/// Runs every row through the decoder; `progress` hears of (done, total).
+pub(crate) fn evaluate<B: Backend>(
+    decoder: &Decoder<B>,
+    dataset: &TokenizedDataset,
+    mut progress: impl FnMut(usize, usize),
+) -> Result<Evaluation> {
+    let mut rows = Vec::with_capacity(dataset.len());
+    let (mut sum, mut tokens) = (0.0, 0);
+    for row in 0..dataset.len() {
+        let losses = decoder.losses(&batch(dataset.encoded.get(row)))?;
+        let row_sum: f64 = losses.iter().map(|loss| f64::from(*loss)).sum();
+        let count = losses.len() as u64;
+        rows.push(RowLoss { row, tokens: count, loss: (count > 0).then(|| row_sum / count as f64) });
+        sum += row_sum;
+        tokens += count;
+        progress(row + 1, dataset.len());
+    }
+    let loss = sum / tokens.max(1) as f64;
+    Ok(Evaluation { loss, perplexity: loss.exp(), tokens, rows })
+}
+
+fn batch(example: data::Example) -> TokenBatch {
+    let labelled = example.labels.iter().enumerate().skip(1);
+    let target = |(index, label): (usize, &i32)| {
+        let id = u32::try_from(*label).ok()?;
+        Some(Target { position: index as u32 - 1, id, weight: 1.0 })
+    };
+    let targets = labelled.filter_map(target).collect();
+    let segment = Segment { start: 0, len: example.input_ids.len(), prefix: None };
+    TokenBatch { input_ids: example.input_ids, segments: vec![segment], targets }
+}
