@@ -1,2 +1,82 @@
-//! The `lowrank` command.
-fn main() {}
+//! The `lowrank` command. Data goes to stdout, talk to stderr; it exits with 0 when done, 1 when something
+//! failed, 2 when it was used wrongly, 130 or 143 when it was interrupted with a checkpoint kept.
+
+mod commands;
+mod flags;
+mod misuse;
+mod output;
+mod progress;
+mod run_file;
+mod signals;
+mod tokenizing;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use lowrank::{Ending, LowrankError};
+
+use crate::misuse::Misuse;
+use crate::output::say;
+
+/// LoRA fine-tuning of Hugging Face causal language models: one binary, no Python.
+#[derive(Parser)]
+#[command(name = "lowrank", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Train(Box<commands::train::TrainArgs>),
+    Generate(commands::generate::GenerateArgs),
+    Merge(commands::merge::MergeArgs),
+    Eval(commands::eval::EvalArgs),
+    Inspect(commands::inspect::InspectArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => tell(&error),
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Train(args) => {
+            let ending = commands::train::run(&args, signals::stop_flag()?)?;
+            return Ok(match ending {
+                Ending::Interrupted { signal, .. } => ExitCode::from(128 + signal as u8),
+                Ending::Complete | Ending::EarlyStop => ExitCode::SUCCESS,
+            });
+        }
+        Command::Generate(args) => commands::generate::run(&args)?,
+        Command::Merge(args) => commands::merge::run(&args)?,
+        Command::Eval(args) => commands::eval::run(&args)?,
+        Command::Inspect(args) => commands::inspect::run(&args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What, where, how to mend.
+fn tell(error: &anyhow::Error) -> ExitCode {
+    say(&format!("error: {error}"));
+    for cause in error.chain().skip(1) {
+        say(&format!("  because: {cause}"));
+    }
+    if let Some(hint) = error.chain().find_map(|cause| cause.downcast_ref::<LowrankError>()?.hint()) {
+        say(&format!("mend: {hint}"));
+    }
+    let misused = error.chain().any(|cause| cause.is::<Misuse>());
+    ExitCode::from(if misused { 2 } else { 1 })
+}
+
+/// The reader went away (`lowrank … | head`): nothing is wrong.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    kind == Some(std::io::ErrorKind::BrokenPipe)
+}

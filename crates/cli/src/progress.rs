@@ -97,8 +97,26 @@ impl Observer for Progress {
 /// As the Trainer prints its dictionaries: four significant digits.
 fn log_line(entry: &LogEntry) -> String {
     let shown = entry.iter().filter(|(name, _)| *name != "total_flos" && *name != "step");
-    let parts: Vec<String> = shown.map(|(name, value)| format!("'{name}': '{}'", lowrank::short(value))).collect();
+    let parts: Vec<String> = shown.map(|(name, value)| format!("'{name}': '{}'", short(value.as_f64().unwrap_or(f64::NAN)))).collect();
     format!("{{{}}}", parts.join(", "))
+}
+
+/// Python's `:.4g`.
+fn short(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return format!("{value}");
+    }
+    let exponent = value.abs().log10().floor() as i32;
+    if (-4..4).contains(&exponent) {
+        let text = format!("{value:.*}", (3 - exponent).max(0) as usize);
+        let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+        return text.to_owned();
+    }
+    let text = format!("{value:.3e}");
+    let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+    let power: i32 = power.parse().unwrap_or_default();
+    let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
+    format!("{digits}e{}{:02}", if power < 0 { '-' } else { '+' }, power.abs())
 }
 
 fn style() -> ProgressStyle {
@@ -112,4 +130,23 @@ pub(crate) fn bytes(size_bytes: u64) -> String {
     let size = size_bytes as f64;
     let unit = units.into_iter().find(|(scale, _)| size >= *scale);
     unit.map_or_else(|| format!("{size_bytes} B"), |(scale, name)| format!("{:.1} {name}", size / scale))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::short;
+
+    #[test]
+    fn numbers_are_shown_as_pythons_4g() {
+        for (value, want) in [
+            (2.34567, "2.346"),
+            (4.9e-05, "4.9e-05"),
+            (0.00123456, "0.001235"),
+            (12345.0, "1.234e+04"),
+            (100.0, "100"),
+            (0.0, "0"),
+        ] {
+            assert_eq!(short(value), want);
+        }
+    }
 }

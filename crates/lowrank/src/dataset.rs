@@ -14,7 +14,6 @@ pub struct Dataset {
 }
 
 /// Rows as ids and labels, ready to be learnt.
-#[derive(Debug)]
 pub struct TokenizedDataset {
     pub(crate) encoded: EncodedDataset,
     pub(crate) fingerprint: String,

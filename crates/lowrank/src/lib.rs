@@ -11,24 +11,46 @@ mod dataset;
 mod error;
 mod evaluation;
 mod generation;
+mod inspection;
 mod merging;
 mod peft_model;
 mod trainer;
 
 pub use causal_lm::{CausalLm, Compute, LoadOptions};
-pub use data::{Example, IGNORE_INDEX, Report, SpecialTokens, Template, TextStream, Tokenizer};
+pub use data::{CacheUse, Example, IGNORE_INDEX, Report, SpecialTokens, Template, TextStream, Tokenizer};
 pub use dataset::{Dataset, TokenizedDataset};
 pub use engine::shapes::ComputeDtype;
 pub use error::{LowrankError, Result};
 pub use evaluation::{Evaluation, RowLoss};
 pub use generation::Generated;
-pub use merging::{MergeProof, PromptProof, prove_merge};
+pub use inspection::{InspectedParameter, InspectedTarget, Inspection, inspect};
+pub use merging::{MergeProof, PromptProof, merge_folder, prove_merge};
 pub use model::GenerationConfig;
 pub use peft::report::grouped;
-pub use peft::{LoraConfig, MergeReport};
+pub use peft::{LoraConfig, MAX_SHARD_BYTES, MergeReport};
 pub use peft_model::{PeftModel, get_peft_model};
 pub use train::{
     Banner, Ending, Event, FIELDS, Field, LogEntry, Observer, StopFlag, TrainOutput, TrainingArguments, UpdateDone,
     nearest_name,
 };
 pub use trainer::Trainer;
+
+/// The file formats under the words above, for programs that need a file as it is.
+pub use formats;
+
+/// Reads a text file of a user's own, such as a run file.
+///
+/// # Errors
+/// A file that is missing, not UTF-8, or larger than 4 MiB.
+pub fn read_text(path: &std::path::Path) -> Result<String> {
+    Ok(durable::read_text_capped(path, 4 << 20)?)
+}
+
+/// An instruction set by its name: `scalar`, `avx2`, `avx512`, `avx512bf16`.
+///
+/// # Errors
+/// The names there are.
+pub fn isa_named(name: &str) -> std::result::Result<kernels::Isa, String> {
+    let known = kernels::Isa::ALL.into_iter().find(|isa| format!("{isa:?}").eq_ignore_ascii_case(name));
+    known.ok_or_else(|| format!("no instruction set `{name}`: scalar, avx2, avx512, avx512bf16"))
+}

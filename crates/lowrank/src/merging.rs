@@ -7,6 +7,7 @@ use data::Tokenizer;
 use engine::cpu::Cpu;
 use formats::Dtype;
 use model::{Decoder, GenerationConfig};
+use peft::MergeReport;
 use serde::Serialize;
 
 use crate::causal_lm::{CausalLm, Compute, LoadOptions};
@@ -21,6 +22,19 @@ const EXACT_BOUND: f32 = 1e-3;
 /// The same where the merged weights are rounded once to 16 bits, as `merge_and_unload` does too: half a unit in the
 /// last place of bf16 is 2^-9 of a weight, and it adds up over layers.
 const ROUNDED_BOUND: f32 = 5e-2;
+
+/// Folds an adapter into its base and writes a plain model folder, which must not exist.
+///
+/// # Errors
+/// Folders that do not load or do not fit each other; a disk that fails. Nothing is at `output` then.
+pub fn merge_folder(
+    base: impl AsRef<Path>,
+    adapter: impl AsRef<Path>,
+    output: impl AsRef<Path>,
+    max_shard_bytes: u64,
+) -> Result<MergeReport> {
+    Ok(peft::merge_folder(base.as_ref(), adapter.as_ref(), output.as_ref(), max_shard_bytes)?)
+}
 
 /// How adapter and merged model compare.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,0 +1,99 @@
+//! `lowrank merge`
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use lowrank::{LoadOptions, MergeProof, MergeReport, merge_folder, prove_merge};
+use serde::Serialize;
+
+use crate::output::{self, say};
+use crate::progress::bytes;
+
+/// Folds an adapter into its base, writes a plain model folder, and proves that it says the same.
+#[derive(Debug, Args)]
+pub(crate) struct MergeArgs {
+    /// Base model folder.
+    #[arg(long)]
+    model: PathBuf,
+    /// Adapter folder, ours or PEFT's.
+    #[arg(long)]
+    adapter: PathBuf,
+    /// New folder to write; it must not exist.
+    #[arg(long)]
+    output: PathBuf,
+    /// Bytes of one weights file at most.
+    #[arg(long, default_value_t = lowrank::MAX_SHARD_BYTES)]
+    max_shard_bytes: u64,
+    /// Prompts that the proof compares; `\n` stands for a new line.
+    #[arg(long)]
+    prompt: Vec<String>,
+    /// Write without comparing.
+    #[arg(long)]
+    no_proof: bool,
+    /// Worker threads [default: all cores].
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Print report and proof as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Merged {
+    report: MergeReport,
+    proof: Option<MergeProof>,
+}
+
+/// What is compared when the user names no prompts: two languages, an instruction, and plain text.
+pub(crate) const PROMPTS: [&str; 4] = [
+    "Human: 数据分析师面试怎么准备？\n\nAssistant: ",
+    "Human: Give three tips for staying healthy.\n\nAssistant: ",
+    "Once upon a time",
+    "The capital of France is",
+];
+
+pub(crate) fn run(args: &MergeArgs) -> Result<()> {
+    let report = merge_folder(&args.model, &args.adapter, &args.output, args.max_shard_bytes)?;
+    report.notices.iter().for_each(|notice| say(&format!("note: {notice}")));
+    let output = args.output.display();
+    say(&format!(
+        "wrote `{output}`: {} tensors, {} of them changed, {}",
+        report.tensors,
+        report.changed.len(),
+        bytes(report.size_bytes)
+    ));
+    let proof = if args.no_proof { None } else { Some(prove(args)?) };
+    if args.json { output::json(&Merged { report, proof }) } else { Ok(()) }
+}
+
+fn prove(args: &MergeArgs) -> Result<MergeProof> {
+    let prompts: Vec<String> = if args.prompt.is_empty() {
+        PROMPTS.iter().map(|prompt| (*prompt).to_owned()).collect()
+    } else {
+        args.prompt.iter().map(|prompt| prompt.replace("\\n", "\n")).collect()
+    };
+    let options = LoadOptions { threads: args.threads, ..LoadOptions::default() };
+    let proof = prove_merge(&args.model, &args.adapter, &args.output, &prompts, options)?;
+    tell(&proof);
+    Ok(proof)
+}
+
+/// The proof in words.
+pub(crate) fn tell(proof: &MergeProof) {
+    for prompt in &proof.prompts {
+        let tokens = prompt.adapter_ids.len();
+        let verdict = match prompt.first_difference {
+            None => format!("the same {tokens} greedy tokens"),
+            Some(index) => format!("greedy tokens differ from number {} of {tokens} on", index + 1),
+        };
+        say(&format!(
+            "proof: {:?}: {verdict}, largest logit difference {:.2e} of {:.1}",
+            prompt.prompt, prompt.max_logit_difference, prompt.max_logit
+        ));
+    }
+    say(&format!(
+        "proof: adapter and merged model agree: {:.2e} of the largest logit, at most {:.0e} is allowed",
+        proof.largest_difference, proof.bound
+    ));
+}
