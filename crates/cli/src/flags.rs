@@ -31,25 +31,73 @@ const fn lora(name: &'static str, kind: Kind, help: &'static str) -> LoraField {
 
 const LORA_FIELDS: &[LoraField] = &[
     lora("r", Kind::Scalar, "Rank of the deltas [default: 8]"),
-    lora("lora_alpha", Kind::Scalar, "Deltas are scaled by lora_alpha / r [default: 8]"),
-    lora("lora_dropout", Kind::Scalar, "Dropout on the input of the deltas [default: 0.0]"),
+    lora(
+        "lora_alpha",
+        Kind::Scalar,
+        "Deltas are scaled by lora_alpha / r [default: 8]",
+    ),
+    lora(
+        "lora_dropout",
+        Kind::Scalar,
+        "Dropout on the input of the deltas [default: 0.0]",
+    ),
     lora(
         "target_modules",
         Kind::Targets,
         "Modules that get a delta: names with commas between (suffixes of module paths), a regex on the whole \
          path, or all-linear [default: the architecture's]",
     ),
-    lora("exclude_modules", Kind::Targets, "Modules that get none, in the same forms"),
-    lora("bias", Kind::Scalar, "Biases to train: none, all, lora_only [default: none]"),
-    lora("modules_to_save", Kind::List, "Modules to train whole and save with the adapter"),
-    lora("layers_to_transform", Kind::List, "Numbers of the blocks that get deltas [default: all]"),
-    lora("layers_pattern", Kind::Scalar, "Name of the list of blocks, for layers_to_transform"),
-    lora("rank_pattern", Kind::Scalar, "Ranks by module pattern, as JSON: {\"k_proj\": 4}"),
-    lora("alpha_pattern", Kind::Scalar, "lora_alpha by module pattern, as JSON"),
-    lora("fan_in_fan_out", Kind::Switch, "Base weights lie as [in, out]; found out by itself for GPT-2"),
+    lora(
+        "exclude_modules",
+        Kind::Targets,
+        "Modules that get none, in the same forms",
+    ),
+    lora(
+        "bias",
+        Kind::Scalar,
+        "Biases to train: none, all, lora_only [default: none]",
+    ),
+    lora(
+        "modules_to_save",
+        Kind::List,
+        "Modules to train whole and save with the adapter",
+    ),
+    lora(
+        "layers_to_transform",
+        Kind::List,
+        "Numbers of the blocks that get deltas [default: all]",
+    ),
+    lora(
+        "layers_pattern",
+        Kind::Scalar,
+        "Name of the list of blocks, for layers_to_transform",
+    ),
+    lora(
+        "rank_pattern",
+        Kind::Scalar,
+        "Ranks by module pattern, as JSON: {\"k_proj\": 4}",
+    ),
+    lora(
+        "alpha_pattern",
+        Kind::Scalar,
+        "lora_alpha by module pattern, as JSON",
+    ),
+    lora(
+        "fan_in_fan_out",
+        Kind::Switch,
+        "Base weights lie as [in, out]; found out by itself for GPT-2",
+    ),
     lora("use_rslora", Kind::Switch, "Scale by lora_alpha / sqrt(r)"),
-    lora("init_lora_weights", Kind::Scalar, "true (A random, B zero), false (both random), gaussian"),
-    lora("ensure_weight_tying", Kind::Switch, "Keep tied matrices tied when modules_to_save names one"),
+    lora(
+        "init_lora_weights",
+        Kind::Scalar,
+        "true (A random, B zero), false (both random), gaussian",
+    ),
+    lora(
+        "ensure_weight_tying",
+        Kind::Switch,
+        "Keep tied matrices tied when modules_to_save names one",
+    ),
 ];
 
 /// Every name that the `lora:` section of a run file may use from a command line.
@@ -73,7 +121,9 @@ pub(crate) struct LoraFlags {
 
 impl Args for TrainFlags {
     fn augment_args(command: Command) -> Command {
-        FIELDS.iter().fold(command, |command, field| command.arg(train_flag(field)))
+        FIELDS
+            .iter()
+            .fold(command, |command, field| command.arg(train_flag(field)))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -91,7 +141,8 @@ impl FromArgMatches for TrainFlags {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
         for field in FIELDS {
             if let Some(text) = matches.get_one::<String>(field.name) {
-                self.train.insert(field.name.to_owned(), Value::String(text.clone()));
+                self.train
+                    .insert(field.name.to_owned(), Value::String(text.clone()));
             }
         }
         Ok(())
@@ -102,7 +153,11 @@ impl Args for LoraFlags {
     fn augment_args(command: Command) -> Command {
         LORA_FIELDS.iter().fold(command, |command, field| {
             let arg = flag(field.name, field.help.to_owned(), "LoraConfig");
-            command.arg(if field.kind == Kind::Switch { switch(arg) } else { arg })
+            command.arg(if field.kind == Kind::Switch {
+                switch(arg)
+            } else {
+                arg
+            })
         })
     }
 
@@ -121,7 +176,8 @@ impl FromArgMatches for LoraFlags {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
         for field in LORA_FIELDS {
             if let Some(text) = matches.get_one::<String>(field.name) {
-                self.lora.insert(field.name.to_owned(), value(text, field.kind));
+                self.lora
+                    .insert(field.name.to_owned(), value(text, field.kind));
             }
         }
         Ok(())
@@ -135,7 +191,11 @@ fn train_flag(field: &'static Field) -> Arg {
         help.push_str(&format!(" [default: {default}]"));
     }
     let arg = flag(field.name, help, "TrainingArguments");
-    if field.is_switch { switch(arg) } else { arg.allow_negative_numbers(true) }
+    if field.is_switch {
+        switch(arg)
+    } else {
+        arg.allow_negative_numbers(true)
+    }
 }
 
 fn flag(name: &'static str, help: String, heading: &'static str) -> Arg {
@@ -149,12 +209,20 @@ fn flag(name: &'static str, help: String, heading: &'static str) -> Arg {
 
 /// `--flag` alone means true.
 fn switch(arg: Arg) -> Arg {
-    arg.num_args(0..=1).require_equals(false).default_missing_value("true").value_name("BOOL")
+    arg.num_args(0..=1)
+        .require_equals(false)
+        .default_missing_value("true")
+        .value_name("BOOL")
 }
 
 fn value(text: &str, kind: Kind) -> Value {
-    let scalar = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
-    let list = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let scalar =
+        |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()));
+    let list = || {
+        text.split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+    };
     match kind {
         Kind::Scalar | Kind::Switch => scalar(text),
         Kind::List => Value::Array(list().map(scalar).collect()),
@@ -175,16 +243,28 @@ mod tests {
 
     #[test]
     fn targets_are_names_unless_they_look_like_a_regex() {
-        assert_eq!(value("query_key_value", Kind::Targets), json!(["query_key_value"]));
-        assert_eq!(value("q_proj, v_proj", Kind::Targets), json!(["q_proj", "v_proj"]));
-        assert_eq!(value(".*\\.1.*query_key_value", Kind::Targets), json!(".*\\.1.*query_key_value"));
+        assert_eq!(
+            value("query_key_value", Kind::Targets),
+            json!(["query_key_value"])
+        );
+        assert_eq!(
+            value("q_proj, v_proj", Kind::Targets),
+            json!(["q_proj", "v_proj"])
+        );
+        assert_eq!(
+            value(".*\\.1.*query_key_value", Kind::Targets),
+            json!(".*\\.1.*query_key_value")
+        );
         assert_eq!(value("all-linear", Kind::Targets), json!("all-linear"));
     }
 
     #[test]
     fn lists_and_scalars_keep_their_kind() {
         assert_eq!(value("1,2", Kind::List), json!([1, 2]));
-        assert_eq!(value("word_embeddings", Kind::List), json!(["word_embeddings"]));
+        assert_eq!(
+            value("word_embeddings", Kind::List),
+            json!(["word_embeddings"])
+        );
         assert_eq!(value("gaussian", Kind::Scalar), json!("gaussian"));
         assert_eq!(value("16", Kind::Scalar), json!(16));
     }

@@ -68,7 +68,10 @@ fn tell(error: &anyhow::Error) -> ExitCode {
     for cause in error.chain().skip(1) {
         say(&format!("  because: {cause}"));
     }
-    if let Some(hint) = error.chain().find_map(|cause| cause.downcast_ref::<LowrankError>()?.hint()) {
+    if let Some(hint) = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<LowrankError>()?.hint())
+    {
         say(&format!("mend: {hint}"));
     }
     let misused = error.chain().any(|cause| cause.is::<Misuse>());
@@ -77,6 +80,8 @@ fn tell(error: &anyhow::Error) -> ExitCode {
 
 /// The reader went away (`lowrank … | head`): nothing is wrong.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    let kind = error
+        .downcast_ref::<std::io::Error>()
+        .map(std::io::Error::kind);
     kind == Some(std::io::ErrorKind::BrokenPipe)
 }

@@ -1,6 +1,5 @@
 //! Data to stdout, talk to stderr.
 
-
 use std::io::Write;
 
 use anyhow::Result;

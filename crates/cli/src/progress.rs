@@ -36,12 +36,30 @@ impl Progress {
         say("***** Running training *****");
         say(&format!("  Num examples = {}", banner.num_examples));
         say(&format!("  Num Epochs = {}", banner.num_train_epochs));
-        say(&format!("  Num update steps per epoch = {}", banner.updates_per_epoch));
-        say(&format!("  Instantaneous batch size per device = {}", banner.per_device_train_batch_size));
-        say(&format!("  Total train batch size (with accumulation) = {}", banner.total_train_batch_size));
-        say(&format!("  Gradient Accumulation steps = {}", banner.gradient_accumulation_steps));
-        say(&format!("  Total optimization steps = {}", banner.max_steps));
-        say(&format!("  Number of trainable parameters = {}", lowrank::grouped(banner.trainable_parameters)));
+        say(&format!(
+            "  Num update steps per epoch = {}",
+            banner.updates_per_epoch
+        ));
+        say(&format!(
+            "  Instantaneous batch size per device = {}",
+            banner.per_device_train_batch_size
+        ));
+        say(&format!(
+            "  Total train batch size (with accumulation) = {}",
+            banner.total_train_batch_size
+        ));
+        say(&format!(
+            "  Gradient Accumulation steps = {}",
+            banner.gradient_accumulation_steps
+        ));
+        say(&format!(
+            "  Total optimization steps = {}",
+            banner.max_steps
+        ));
+        say(&format!(
+            "  Number of trainable parameters = {}",
+            lowrank::grouped(banner.trainable_parameters)
+        ));
         if self.drawn {
             let target = ProgressDrawTarget::stderr_with_hz(4);
             self.bar = ProgressBar::with_draw_target(Some(banner.max_steps), target);
@@ -53,12 +71,18 @@ impl Progress {
         self.tokens += update.tokens;
         self.seconds += update.seconds;
         let rate = self.tokens as f64 / self.seconds.max(1e-9);
-        let numbers = format!("loss {:.4} lr {:.3e} {rate:.0} tok/s", update.loss, update.learning_rate);
+        let numbers = format!(
+            "loss {:.4} lr {:.3e} {rate:.0} tok/s",
+            update.loss, update.learning_rate
+        );
         self.bar.set_message(numbers.clone());
         self.bar.set_position(update.step);
         if !self.drawn && self.last_line.elapsed() > LINE_EVERY {
             self.last_line = Instant::now();
-            say(&format!("step {}/{} {numbers}", update.step, update.max_steps));
+            say(&format!(
+                "step {}/{} {numbers}",
+                update.step, update.max_steps
+            ));
         }
     }
 
@@ -73,22 +97,39 @@ impl Observer for Progress {
             Event::Begin(banner) => self.begin(banner),
             Event::Notice(text) => self.line(&format!("note: {text}")),
             Event::Skipped { path, reason } => {
-                self.line(&format!("skipped checkpoint `{}`: {reason}", path.display()));
+                self.line(&format!(
+                    "skipped checkpoint `{}`: {reason}",
+                    path.display()
+                ));
             }
             Event::Resumed { path, step } => {
                 self.bar.set_position(step);
                 self.bar.reset_eta();
-                self.line(&format!("resumed from `{}` after step {step}", path.display()));
+                self.line(&format!(
+                    "resumed from `{}` after step {step}",
+                    path.display()
+                ));
             }
             Event::Update(update) => self.update(update),
             Event::Log(entry) => self.line(&log_line(entry)),
-            Event::Evaluating { done, total } => self.bar.set_message(format!("evaluating {done}/{total}")),
-            Event::Saved { path, size_bytes } => {
-                self.line(&format!("saved `{}` ({})", path.display(), bytes(size_bytes)));
+            Event::Evaluating { done, total } => {
+                self.bar.set_message(format!("evaluating {done}/{total}"))
             }
-            Event::Removed(path) => self.line(&format!("removed `{}` (save_total_limit)", path.display())),
+            Event::Saved { path, size_bytes } => {
+                self.line(&format!(
+                    "saved `{}` ({})",
+                    path.display(),
+                    bytes(size_bytes)
+                ));
+            }
+            Event::Removed(path) => {
+                self.line(&format!("removed `{}` (save_total_limit)", path.display()))
+            }
             Event::LoadedBest { path, metric } => {
-                self.line(&format!("loaded the best checkpoint `{}` (metric {metric:.6})", path.display()));
+                self.line(&format!(
+                    "loaded the best checkpoint `{}` (metric {metric:.6})",
+                    path.display()
+                ));
             }
         }
     }
@@ -96,8 +137,12 @@ impl Observer for Progress {
 
 /// As the Trainer prints its dictionaries: four significant digits.
 fn log_line(entry: &LogEntry) -> String {
-    let shown = entry.iter().filter(|(name, _)| *name != "total_flos" && *name != "step");
-    let parts: Vec<String> = shown.map(|(name, value)| format!("'{name}': '{}'", short(value.as_f64().unwrap_or(f64::NAN)))).collect();
+    let shown = entry
+        .iter()
+        .filter(|(name, _)| *name != "total_flos" && *name != "step");
+    let parts: Vec<String> = shown
+        .map(|(name, value)| format!("'{name}': '{}'", short(value.as_f64().unwrap_or(f64::NAN))))
+        .collect();
     format!("{{{}}}", parts.join(", "))
 }
 
@@ -109,14 +154,26 @@ fn short(value: f64) -> String {
     let exponent = value.abs().log10().floor() as i32;
     if (-4..4).contains(&exponent) {
         let text = format!("{value:.*}", (3 - exponent).max(0) as usize);
-        let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+        let text = if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.')
+        } else {
+            &text
+        };
         return text.to_owned();
     }
     let text = format!("{value:.3e}");
     let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
     let power: i32 = power.parse().unwrap_or_default();
-    let digits = if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits };
-    format!("{digits}e{}{:02}", if power < 0 { '-' } else { '+' }, power.abs())
+    let digits = if digits.contains('.') {
+        digits.trim_end_matches('0').trim_end_matches('.')
+    } else {
+        digits
+    };
+    format!(
+        "{digits}e{}{:02}",
+        if power < 0 { '-' } else { '+' },
+        power.abs()
+    )
 }
 
 fn style() -> ProgressStyle {
@@ -129,7 +186,10 @@ pub(crate) fn bytes(size_bytes: u64) -> String {
     let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
     let size = size_bytes as f64;
     let unit = units.into_iter().find(|(scale, _)| size >= *scale);
-    unit.map_or_else(|| format!("{size_bytes} B"), |(scale, name)| format!("{:.1} {name}", size / scale))
+    unit.map_or_else(
+        || format!("{size_bytes} B"),
+        |(scale, name)| format!("{:.1} {name}", size / scale),
+    )
 }
 
 #[cfg(test)]

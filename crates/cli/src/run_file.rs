@@ -69,7 +69,8 @@ impl RunFile {
 
     fn from_map(mut map: Map<String, Value>) -> Result<Self> {
         if let Some(unknown) = map.keys().find(|key| !KEYS.contains(&key.as_str())) {
-            let near = nearest_name(unknown, KEYS.into_iter()).map_or(String::new(), |near| format!(", did you mean `{near}`?"));
+            let near = nearest_name(unknown, KEYS.into_iter())
+                .map_or(String::new(), |near| format!(", did you mean `{near}`?"));
             bail!(Misuse(format!("unknown key `{unknown}`{near}")));
         }
         Ok(Self {
@@ -120,7 +121,9 @@ fn whole(map: &mut Map<String, Value>, key: &str) -> Result<Option<usize>> {
         None | Some(Value::Null) => Ok(None),
         Some(value) => match value.as_u64() {
             Some(number) if number > 0 => Ok(Some(usize::try_from(number)?)),
-            _ => bail!(Misuse(format!("`{key}` must be a whole number above 0: {value}"))),
+            _ => bail!(Misuse(format!(
+                "`{key}` must be a whole number above 0: {value}"
+            ))),
         },
     }
 }
@@ -129,7 +132,9 @@ fn section(map: &mut Map<String, Value>, key: &str) -> Result<Option<Map<String,
     match map.remove(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(section)) => Ok(Some(section)),
-        Some(other) => bail!(Misuse(format!("`{key}` must be a section of keys: {other}"))),
+        Some(other) => bail!(Misuse(format!(
+            "`{key}` must be a section of keys: {other}"
+        ))),
     }
 }
 
@@ -138,9 +143,14 @@ fn template(mut section: Map<String, Value>) -> Result<TemplateText> {
         Some(text) => Ok(text),
         None => bail!(Misuse(format!("`template` needs `{key}`"))),
     };
-    let template = TemplateText { prompt: part("prompt")?, response: part("response")? };
+    let template = TemplateText {
+        prompt: part("prompt")?,
+        response: part("response")?,
+    };
     match section.keys().next() {
         None => Ok(template),
-        Some(unknown) => bail!(Misuse(format!("`template` has no `{unknown}`, only `prompt` and `response`"))),
+        Some(unknown) => bail!(Misuse(format!(
+            "`template` has no `{unknown}`, only `prompt` and `response`"
+        ))),
     }
 }

@@ -19,11 +19,16 @@ pub(crate) fn tokenize(
 ) -> Result<TokenizedDataset> {
     let drawn = std::io::stderr().is_terminal();
     let bar = if drawn {
-        ProgressBar::with_draw_target(Some(dataset.len() as u64), ProgressDrawTarget::stderr_with_hz(4))
+        ProgressBar::with_draw_target(
+            Some(dataset.len() as u64),
+            ProgressDrawTarget::stderr_with_hz(4),
+        )
     } else {
         ProgressBar::hidden()
     };
-    if let Ok(style) = ProgressStyle::with_template("tokenising {bar:30} {pos}/{len} rows [{elapsed_precise}]") {
+    if let Ok(style) =
+        ProgressStyle::with_template("tokenising {bar:30} {pos}/{len} rows [{elapsed_precise}]")
+    {
         bar.set_style(style);
     }
     let progress = |done: usize, _: usize| bar.set_position(done as u64);
@@ -46,13 +51,20 @@ fn tell(report: &Report, max_length: usize) {
         ));
     }
     if report.all_masked > 0 {
-        say(&format!("note: {} rows have nothing to learn: the prompt fills max_length", report.all_masked));
+        say(&format!(
+            "note: {} rows have nothing to learn: the prompt fills max_length",
+            report.all_masked
+        ));
     }
     match &report.cache {
         CacheUse::Read => say("data: ids read from the cache, nothing had changed"),
-        CacheUse::Rebuilt(reason) => say(&format!("note: the cache of ids was damaged and is made anew: {reason}")),
+        CacheUse::Rebuilt(reason) => say(&format!(
+            "note: the cache of ids was damaged and is made anew: {reason}"
+        )),
         CacheUse::NotWritten(reason) => {
-            say(&format!("note: the ids could not be kept for the next run: {reason}"));
+            say(&format!(
+                "note: the ids could not be kept for the next run: {reason}"
+            ));
         }
         CacheUse::Off | CacheUse::Written => {}
     }

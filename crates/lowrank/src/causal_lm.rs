@@ -43,7 +43,6 @@ pub struct LoadOptions {
 /// A base model: its folder's config, its mapped weights, and a decoder that reads them.
 pub struct CausalLm {
     pub(crate) folder: PathBuf,
-    pub(crate) config: HfConfig,
     generation: formats::hf_config::GenerationConfig,
     pub(crate) tree: ModuleTree,
     pub(crate) weights: WeightStore,
@@ -74,7 +73,14 @@ impl CausalLm {
         let (compute, notices) = resolve(options.compute_dtype, &weights);
         let backend = Arc::new(Cpu::new(options.threads, compute, options.isa));
         let decoder = Decoder::load(backend, spec, &weights)?;
-        Ok(Self { folder: folder.to_path_buf(), config, generation, tree, weights, decoder, notices })
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            generation,
+            tree,
+            weights,
+            decoder,
+            notices,
+        })
     }
 
     /// The folder that it was opened from.
@@ -111,10 +117,14 @@ impl CausalLm {
         }
         GenerationConfig {
             do_sample: stored.do_sample.unwrap_or(defaults.do_sample),
-            temperature: stored.temperature.map_or(defaults.temperature, |value| value as f32),
+            temperature: stored
+                .temperature
+                .map_or(defaults.temperature, |value| value as f32),
             top_k: stored.top_k.unwrap_or(defaults.top_k),
             top_p: stored.top_p.map_or(defaults.top_p, |value| value as f32),
-            repetition_penalty: stored.repetition_penalty.map_or(defaults.repetition_penalty, |value| value as f32),
+            repetition_penalty: stored
+                .repetition_penalty
+                .map_or(defaults.repetition_penalty, |value| value as f32),
             eos_token_ids,
             ..defaults
         }
@@ -138,7 +148,11 @@ impl CausalLm {
     ///
     /// # Errors
     /// A row that does not fit the model.
-    pub fn evaluate(&self, dataset: &TokenizedDataset, progress: impl FnMut(usize, usize)) -> Result<Evaluation> {
+    pub fn evaluate(
+        &self,
+        dataset: &TokenizedDataset,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<Evaluation> {
         evaluate(&self.decoder, dataset, progress)
     }
 
@@ -156,7 +170,9 @@ impl std::fmt::Display for CausalLm {
 }
 
 fn resolve(asked: Compute, weights: &WeightStore) -> (ComputeDtype, Vec<String>) {
-    let wider = weights.iter().find(|tensor| tensor.shape.len() > 1 && tensor.dtype != Dtype::BF16);
+    let wider = weights
+        .iter()
+        .find(|tensor| tensor.shape.len() > 1 && tensor.dtype != Dtype::BF16);
     match (asked, wider) {
         (Compute::F32, _) => (ComputeDtype::F32, Vec::new()),
         (Compute::Auto, None) => (Cpu::best_compute_dtype(), Vec::new()),

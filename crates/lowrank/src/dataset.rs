@@ -33,7 +33,9 @@ impl Dataset {
     /// # Errors
     /// What is neither, or is broken.
     pub fn open(path: impl AsRef<Path>, split: Option<&str>) -> Result<Self> {
-        Ok(Self { rows: Rows::open(path, split)? })
+        Ok(Self {
+            rows: Rows::open(path, split)?,
+        })
     }
 
     /// Rows.
@@ -63,7 +65,12 @@ impl Dataset {
     ///
     /// # Errors
     /// A column that the template needs and the rows lack, or a row that cannot be rendered.
-    pub fn tokenize(&self, template: &Template, tokenizer: &Tokenizer, max_length: usize) -> Result<TokenizedDataset> {
+    pub fn tokenize(
+        &self,
+        template: &Template,
+        tokenizer: &Tokenizer,
+        max_length: usize,
+    ) -> Result<TokenizedDataset> {
         self.tokenize_cached(template, tokenizer, max_length, None, &|_, _| {})
     }
 
@@ -79,9 +86,17 @@ impl Dataset {
         cache: Option<&Path>,
         progress: &(dyn Fn(usize, usize) + Sync),
     ) -> Result<TokenizedDataset> {
-        let encoded = EncodedDataset::build(&self.rows, template, tokenizer, max_length, cache, progress)?;
-        let parts = [self.rows.fingerprint(), template.fingerprint(), tokenizer.fingerprint()];
-        Ok(TokenizedDataset { encoded, fingerprint: format!("{} max_length {max_length}", parts.join(" ")) })
+        let encoded =
+            EncodedDataset::build(&self.rows, template, tokenizer, max_length, cache, progress)?;
+        let parts = [
+            self.rows.fingerprint(),
+            template.fingerprint(),
+            tokenizer.fingerprint(),
+        ];
+        Ok(TokenizedDataset {
+            encoded,
+            fingerprint: format!("{} max_length {max_length}", parts.join(" ")),
+        })
     }
 }
 
@@ -109,6 +124,10 @@ impl train::Examples for TokenizedDataset {
 
     fn example(&self, index: usize) -> std::result::Result<train::Row, train::TrainError> {
         let data::Example { input_ids, labels } = self.encoded.get(index);
-        Ok(train::Row { index, input_ids, labels })
+        Ok(train::Row {
+            index,
+            input_ids,
+            labels,
+        })
     }
 }

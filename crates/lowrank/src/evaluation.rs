@@ -44,22 +44,43 @@ pub(crate) fn evaluate<B: Backend>(
         let losses = decoder.losses(&batch(dataset.encoded.get(row)))?;
         let row_sum: f64 = losses.iter().map(|loss| f64::from(*loss)).sum();
         let count = losses.len() as u64;
-        rows.push(RowLoss { row, tokens: count, loss: (count > 0).then(|| row_sum / count as f64) });
+        rows.push(RowLoss {
+            row,
+            tokens: count,
+            loss: (count > 0).then(|| row_sum / count as f64),
+        });
         sum += row_sum;
         tokens += count;
         progress(row + 1, dataset.len());
     }
     let loss = sum / tokens.max(1) as f64;
-    Ok(Evaluation { loss, perplexity: loss.exp(), tokens, rows })
+    Ok(Evaluation {
+        loss,
+        perplexity: loss.exp(),
+        tokens,
+        rows,
+    })
 }
 
 fn batch(example: data::Example) -> TokenBatch {
     let labelled = example.labels.iter().enumerate().skip(1);
     let target = |(index, label): (usize, &i32)| {
         let id = u32::try_from(*label).ok()?;
-        Some(Target { position: index as u32 - 1, id, weight: 1.0 })
+        Some(Target {
+            position: index as u32 - 1,
+            id,
+            weight: 1.0,
+        })
     };
     let targets = labelled.filter_map(target).collect();
-    let segment = Segment { start: 0, len: example.input_ids.len(), prefix: None };
-    TokenBatch { input_ids: example.input_ids, segments: vec![segment], targets }
+    let segment = Segment {
+        start: 0,
+        len: example.input_ids.len(),
+        prefix: None,
+    };
+    TokenBatch {
+        input_ids: example.input_ids,
+        segments: vec![segment],
+        targets,
+    }
 }

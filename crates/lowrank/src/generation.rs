@@ -48,5 +48,9 @@ pub(crate) fn generate(
     let rest = stream.finish()?;
     on_text(&rest);
     text.push_str(&rest);
-    Ok(Generated { prompt_ids, new_ids, text })
+    Ok(Generated {
+        prompt_ids,
+        new_ids,
+        text,
+    })
 }

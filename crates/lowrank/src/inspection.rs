@@ -50,11 +50,20 @@ pub struct InspectedTarget {
 ///
 /// # Errors
 /// Configs that are missing, broken, unsupported, or do not fit each other.
-pub fn inspect(model: &Path, adapter: Option<&Path>, config: Option<&LoraConfig>) -> Result<Inspection> {
+pub fn inspect(
+    model: &Path,
+    adapter: Option<&Path>,
+    config: Option<&LoraConfig>,
+) -> Result<Inspection> {
     let hf_config = HfConfig::open(model)?;
-    let (spec, tree) = (families::decoder_spec(&hf_config)?, families::module_tree(&hf_config)?);
+    let (spec, tree) = (
+        families::decoder_spec(&hf_config)?,
+        families::module_tree(&hf_config)?,
+    );
     let stored = adapter.map(LoraConfig::open).transpose()?;
-    let Some(config) = stored.as_ref().or(config) else { return Ok(of_base(&tree)) };
+    let Some(config) = stored.as_ref().or(config) else {
+        return Ok(of_base(&tree));
+    };
     Ok(of_adapter(&AdapterPlan::new(config, &spec, &tree)?))
 }
 
@@ -71,7 +80,11 @@ fn of_base(tree: &ModuleTree) -> Inspection {
 }
 
 fn of_adapter(plan: &AdapterPlan) -> Inspection {
-    let trained = |name: &str| plan.parameters.iter().any(|parameter| parameter.peft_name == name);
+    let trained = |name: &str| {
+        plan.parameters
+            .iter()
+            .any(|parameter| parameter.peft_name == name)
+    };
     let target = |entry: &peft::matching::Coverage| InspectedTarget {
         entry: entry.entry.clone(),
         modules: entry.modules.len(),

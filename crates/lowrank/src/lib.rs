@@ -17,7 +17,9 @@ mod peft_model;
 mod trainer;
 
 pub use causal_lm::{CausalLm, Compute, LoadOptions};
-pub use data::{CacheUse, Example, IGNORE_INDEX, Report, SpecialTokens, Template, TextStream, Tokenizer};
+pub use data::{
+    CacheUse, Example, IGNORE_INDEX, Report, SpecialTokens, Template, TextStream, Tokenizer,
+};
 pub use dataset::{Dataset, TokenizedDataset};
 pub use engine::shapes::ComputeDtype;
 pub use error::{LowrankError, Result};
@@ -30,8 +32,8 @@ pub use peft::report::grouped;
 pub use peft::{LoraConfig, MAX_SHARD_BYTES, MergeReport};
 pub use peft_model::{PeftModel, get_peft_model};
 pub use train::{
-    Banner, Ending, Event, FIELDS, Field, LogEntry, Observer, StopFlag, TrainOutput, TrainingArguments, UpdateDone,
-    nearest_name,
+    Banner, Ending, Event, FIELDS, Field, LogEntry, Observer, StopFlag, TrainOutput,
+    TrainingArguments, UpdateDone, nearest_name,
 };
 pub use trainer::Trainer;
 
@@ -51,6 +53,8 @@ pub fn read_text(path: &std::path::Path) -> Result<String> {
 /// # Errors
 /// The names there are.
 pub fn isa_named(name: &str) -> std::result::Result<kernels::Isa, String> {
-    let known = kernels::Isa::ALL.into_iter().find(|isa| format!("{isa:?}").eq_ignore_ascii_case(name));
+    let known = kernels::Isa::ALL
+        .into_iter()
+        .find(|isa| format!("{isa:?}").eq_ignore_ascii_case(name));
     known.ok_or_else(|| format!("no instruction set `{name}`: scalar, avx2, avx512, avx512bf16"))
 }

@@ -33,7 +33,12 @@ pub fn merge_folder(
     output: impl AsRef<Path>,
     max_shard_bytes: u64,
 ) -> Result<MergeReport> {
-    Ok(peft::merge_folder(base.as_ref(), adapter.as_ref(), output.as_ref(), max_shard_bytes)?)
+    Ok(peft::merge_folder(
+        base.as_ref(),
+        adapter.as_ref(),
+        output.as_ref(),
+        max_shard_bytes,
+    )?)
 }
 
 /// How adapter and merged model compare.
@@ -75,15 +80,24 @@ pub fn prove_merge(
     prompts: &[String],
     options: LoadOptions,
 ) -> Result<MergeProof> {
-    let options = LoadOptions { compute_dtype: Compute::F32, ..options };
+    let options = LoadOptions {
+        compute_dtype: Compute::F32,
+        ..options
+    };
     let tokenizer = Tokenizer::from_pretrained(base.as_ref())?;
     let adapted = PeftModel::from_pretrained(CausalLm::load(base, options)?, adapter)?;
     let ids = prompts.iter().map(|prompt| tokenizer.encode(prompt, true));
     let ids = ids.collect::<std::result::Result<Vec<_>, _>>()?;
-    let with_adapter = ids.iter().map(|ids| run(adapted.decoder(), ids)).collect::<Result<Vec<_>>>()?;
+    let with_adapter = ids
+        .iter()
+        .map(|ids| run(adapted.decoder(), ids))
+        .collect::<Result<Vec<_>>>()?;
     drop(adapted);
     let merged = CausalLm::load(merged, options)?;
-    let exact = merged.weights.iter().all(|tensor| tensor.dtype == Dtype::F32);
+    let exact = merged
+        .weights
+        .iter()
+        .all(|tensor| tensor.dtype == Dtype::F32);
     let bound = if exact { EXACT_BOUND } else { ROUNDED_BOUND };
     let mut proofs = Vec::with_capacity(prompts.len());
     for ((prompt, ids), adapter) in prompts.iter().zip(&ids).zip(with_adapter) {
@@ -99,7 +113,10 @@ struct Run {
 }
 
 fn run(decoder: &Decoder<Cpu>, prompt: &[u32]) -> Result<Run> {
-    let config = GenerationConfig { max_new_tokens: Some(PROOF_TOKENS), ..GenerationConfig::default() };
+    let config = GenerationConfig {
+        max_new_tokens: Some(PROOF_TOKENS),
+        ..GenerationConfig::default()
+    };
     let new_ids = decoder.generate(prompt, &config, |_| ControlFlow::Continue(()))?;
     let logits = logits(decoder, prompt, &new_ids)?;
     Ok(Run { new_ids, logits })
@@ -112,30 +129,55 @@ fn logits(decoder: &Decoder<Cpu>, prompt: &[u32], new_ids: &[u32]) -> Result<Vec
 }
 
 fn compare(merged: &Decoder<Cpu>, prompt: &str, ids: &[u32], adapter: Run) -> Result<PromptProof> {
-    let config = GenerationConfig { max_new_tokens: Some(PROOF_TOKENS), ..GenerationConfig::default() };
+    let config = GenerationConfig {
+        max_new_tokens: Some(PROOF_TOKENS),
+        ..GenerationConfig::default()
+    };
     let merged_ids = merged.generate(ids, &config, |_| ControlFlow::Continue(()))?;
     let merged_logits = logits(merged, ids, &adapter.new_ids)?;
-    let gaps = adapter.logits.iter().zip(&merged_logits).map(|(one, other)| (one - other).abs());
+    let gaps = adapter
+        .logits
+        .iter()
+        .zip(&merged_logits)
+        .map(|(one, other)| (one - other).abs());
     let pairs = adapter.new_ids.iter().zip(&merged_ids);
     Ok(PromptProof {
         prompt: prompt.to_owned(),
         first_difference: pairs.clone().position(|(one, other)| one != other),
         // `f32::max` passes over NaN; a NaN must not pass for agreement.
-        max_logit_difference: gaps.fold(0.0, |most, gap| if gap > most || gap.is_nan() { gap } else { most }),
-        max_logit: adapter.logits.iter().fold(0.0, |most, logit| most.max(logit.abs())),
+        max_logit_difference: gaps.fold(0.0, |most, gap| {
+            if gap > most || gap.is_nan() {
+                gap
+            } else {
+                most
+            }
+        }),
+        max_logit: adapter
+            .logits
+            .iter()
+            .fold(0.0, |most, logit| most.max(logit.abs())),
         adapter_ids: adapter.new_ids,
         merged_ids,
     })
 }
 
 fn judge(prompts: Vec<PromptProof>, bound: f32) -> Result<MergeProof> {
-    let share = |proof: &PromptProof| proof.max_logit_difference / proof.max_logit.max(f32::MIN_POSITIVE);
+    let share =
+        |proof: &PromptProof| proof.max_logit_difference / proof.max_logit.max(f32::MIN_POSITIVE);
     let largest_difference = prompts.iter().map(share).fold(0.0, |most: f32, share| {
-        if share > most || share.is_nan() { share } else { most }
+        if share > most || share.is_nan() {
+            share
+        } else {
+            most
+        }
     });
     // Written so that NaN fails.
     if largest_difference <= bound {
-        return Ok(MergeProof { prompts, largest_difference, bound });
+        return Ok(MergeProof {
+            prompts,
+            largest_difference,
+            bound,
+        });
     }
     let reason =
         format!("logits differ by {largest_difference:e} of the largest, the bound is {bound:e}");

@@ -38,8 +38,12 @@ impl PeftModel {
     /// # Errors
     /// An adapter that is broken, of another base, or of an unsupported kind.
     pub fn from_pretrained(mut base: CausalLm, folder: impl AsRef<Path>) -> Result<Self> {
-        let plan =
-            peft::load_adapter(&mut base.decoder, &base.tree, folder.as_ref(), Some(&base.weights))?;
+        let plan = peft::load_adapter(
+            &mut base.decoder,
+            &base.tree,
+            folder.as_ref(),
+            Some(&base.weights),
+        )?;
         Ok(Self { base, plan })
     }
 
@@ -65,9 +69,16 @@ impl PeftModel {
 
     /// Names and shapes of all parameters, as PEFT names them, and whether each is trained.
     pub fn named_parameters(&self) -> Vec<(String, Vec<usize>, bool)> {
-        let trained = |name: &str| self.plan.parameters.iter().any(|parameter| parameter.peft_name == name);
+        let trained = |name: &str| {
+            self.plan
+                .parameters
+                .iter()
+                .any(|parameter| parameter.peft_name == name)
+        };
         let named = self.plan.tree.named_parameters().into_iter();
-        named.map(|(name, parameter)| (name.clone(), parameter.shape.clone(), trained(&name))).collect()
+        named
+            .map(|(name, parameter)| (name.clone(), parameter.shape.clone(), trained(&name)))
+            .collect()
     }
 
     /// Writes `adapter_model.safetensors`, `adapter_config.json` and `README.md`.
@@ -75,7 +86,12 @@ impl PeftModel {
     /// # Errors
     /// A folder that cannot be written.
     pub fn save_pretrained(&self, folder: impl AsRef<Path>) -> Result<()> {
-        Ok(peft::save_adapter(&self.base.decoder, &self.plan, Some(&self.base.weights), folder.as_ref())?)
+        Ok(peft::save_adapter(
+            &self.base.decoder,
+            &self.plan,
+            Some(&self.base.weights),
+            folder.as_ref(),
+        )?)
     }
 
     /// Generates behind `prompt`; `on_text` gets each piece as it comes.
@@ -96,7 +112,11 @@ impl PeftModel {
     ///
     /// # Errors
     /// A row that does not fit the model.
-    pub fn evaluate(&self, dataset: &TokenizedDataset, progress: impl FnMut(usize, usize)) -> Result<Evaluation> {
+    pub fn evaluate(
+        &self,
+        dataset: &TokenizedDataset,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<Evaluation> {
         evaluate(&self.base.decoder, dataset, progress)
     }
 

@@ -1,18 +1,13 @@
 //! `Trainer`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
 use data::Tokenizer;
-use durable::{Disk, StagedFolder};
-use engine::cpu::Cpu;
-use model::Decoder;
-use model::tree::ModuleTree;
-use peft::AdapterPlan;
-use formats::weights::WeightStore;
+use durable::Disk;
 use train::{
-    DecoderLearner, Examples, ModelFiles, Observer, Plan, StopFlag, TrainError, TrainOutput, TrainingArguments,
+    AdapterFiles, DecoderLearner, Examples, Observer, Plan, StopFlag, TrainOutput,
+    TrainingArguments,
 };
 
 use crate::dataset::TokenizedDataset;
@@ -47,19 +42,32 @@ impl Trainer<'_> {
     /// # Errors
     /// Arguments that make no sense together, a checkpoint of another run, a loss that is not finite, a disk that
     /// fails. Checkpoints already published stay as they are.
-    pub fn train_observed(&mut self, observer: &mut dyn Observer, stop: StopFlag) -> Result<TrainOutput> {
-        let plan = Plan::new(&self.args, self.train_dataset.len(), self.eval_dataset.map(TokenizedDataset::len))?;
+    pub fn train_observed(
+        &mut self,
+        observer: &mut dyn Observer,
+        stop: StopFlag,
+    ) -> Result<TrainOutput> {
+        let plan = Plan::new(
+            &self.args,
+            self.train_dataset.len(),
+            self.eval_dataset.map(TokenizedDataset::len),
+        )?;
         let identity = self.identity();
         let base = &mut self.model.base;
         let files = AdapterFiles {
             plan: &self.model.plan,
             tree: &base.tree,
-            weights: &base.weights,
+            base: Some(&base.weights),
             tokenizer: self.processing_class.as_deref(),
         };
         let backend = base.decoder.shared_backend();
         let counts_first_label = base.decoder.spec().counts_first_label();
-        let mut learner = DecoderLearner { decoder: &mut base.decoder, backend, files: &files, counts_first_label };
+        let mut learner = DecoderLearner {
+            decoder: &mut base.decoder,
+            backend,
+            files: &files,
+            counts_first_label,
+        };
         let run = train::Trainer {
             plan: &plan,
             learner: &mut learner,
@@ -80,38 +88,14 @@ impl Trainer<'_> {
             (peft::BASE_DIGEST.to_owned(), base.fingerprint()),
             ("dataset".to_owned(), self.train_dataset.fingerprint.clone()),
             ("lora".to_owned(), self.model.plan.config.to_json()),
-            ("compute_dtype".to_owned(), format!("{:?}", base.compute_dtype())),
+            (
+                "compute_dtype".to_owned(),
+                format!("{:?}", base.compute_dtype()),
+            ),
         ]);
         if let Some(dataset) = self.eval_dataset {
             identity.insert("eval_dataset".to_owned(), dataset.fingerprint.clone());
         }
         identity
-    }
-}
-
-/// How the adapter is written and read again.
-struct AdapterFiles<'a> {
-    plan: &'a AdapterPlan,
-    tree: &'a ModuleTree,
-    weights: &'a WeightStore,
-    tokenizer: Option<&'a Tokenizer>,
-}
-
-impl ModelFiles<Cpu> for AdapterFiles<'_> {
-    fn save(&self, decoder: &Decoder<Cpu>, folder: &mut StagedFolder) -> std::result::Result<(), TrainError> {
-        peft::stage_adapter(decoder, self.plan, Some(self.weights), folder)?;
-        if let Some(tokenizer) = self.tokenizer {
-            tokenizer.save_pretrained(folder)?;
-        }
-        Ok(())
-    }
-
-    fn load(&self, decoder: &mut Decoder<Cpu>, folder: &Path) -> std::result::Result<(), TrainError> {
-        let base = peft::BaseModel { spec: decoder.spec(), tree: self.tree, weights: Some(self.weights) };
-        let adapter = peft::read_adapter(folder, base)?;
-        for (name, values) in &adapter.values {
-            decoder.set_values(name, values)?;
-        }
-        Ok(())
     }
 }

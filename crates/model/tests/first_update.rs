@@ -25,8 +25,7 @@ fn load<B: Backend>(case: &Golden, backend: B) -> Decoder<B> {
     let spec =
         lowrank_model::families::spec_from_map(&config.raw, config.path()).expect("a known family");
     let weights = WeightStore::open(&case.path("model")).expect("the golden's weights");
-    let mut decoder =
-        Decoder::load(Arc::new(backend), spec, &weights).expect("weights that fit");
+    let mut decoder = Decoder::load(Arc::new(backend), spec, &weights).expect("weights that fit");
     add_adapter(&mut decoder, &case.path("adapter"), case);
     decoder
 }
@@ -120,7 +119,10 @@ fn first_update_matches<B: Backend>(name: &str, backend: B) {
             parameter.name
         );
         let want = &case.tensor(&format!("grad.{}", parameter.name)).values;
-        let grad = decoder.backend().download(&parameter.grad).expect("a gradient");
+        let grad = decoder
+            .backend()
+            .download(&parameter.grad)
+            .expect("a gradient");
         let off = distance(&grad, want).rel;
         assert!(
             off <= 1e-4,

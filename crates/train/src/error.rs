@@ -133,12 +133,6 @@ pub enum TrainError {
     /// The model failed.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The adapter could not be written or read.
-    #[error(transparent)]
-    Peft(#[from] peft::PeftError),
-    /// The tokenizer could not be written.
-    #[error(transparent)]
-    Data(#[from] data::DataError),
     /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),

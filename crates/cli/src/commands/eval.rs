@@ -42,7 +42,11 @@ pub(crate) struct EvalArgs {
 }
 
 pub(crate) fn run(args: &EvalArgs) -> Result<()> {
-    let model = Model::open(&args.model, args.adapter.as_ref(), args.engine.options(Compute::Auto)?)?;
+    let model = Model::open(
+        &args.model,
+        args.adapter.as_ref(),
+        args.engine.options(Compute::Auto)?,
+    )?;
     let tokenizer = Tokenizer::from_pretrained(&args.model).map_err(lowrank::LowrankError::from)?;
     let template = match (&args.template_prompt, &args.template_response) {
         (Some(prompt), Some(response)) => {

@@ -53,7 +53,11 @@ pub(crate) struct GenerateArgs {
 }
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
-    let model = Model::open(&args.model, args.adapter.as_ref(), args.engine.options(Compute::Auto)?)?;
+    let model = Model::open(
+        &args.model,
+        args.adapter.as_ref(),
+        args.engine.options(Compute::Auto)?,
+    )?;
     let tokenizer = Tokenizer::from_pretrained(&args.model).map_err(lowrank::LowrankError::from)?;
     let config = config(args, &model, &tokenizer);
     let mut results = Vec::new();
@@ -78,12 +82,19 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         }
         results.push(generated);
     }
-    if args.json { output::json(&results) } else { Ok(()) }
+    if args.json {
+        output::json(&results)
+    } else {
+        Ok(())
+    }
 }
 
 fn config(args: &GenerateArgs, model: &Model, tokenizer: &Tokenizer) -> GenerationConfig {
     let defaults = model.base().generation_config(tokenizer);
-    let sampled = args.do_sample || args.temperature.is_some() || args.top_k.is_some() || args.top_p.is_some();
+    let sampled = args.do_sample
+        || args.temperature.is_some()
+        || args.top_k.is_some()
+        || args.top_p.is_some();
     GenerationConfig {
         max_length: args.max_length.unwrap_or(64),
         max_new_tokens: args.max_new_tokens,

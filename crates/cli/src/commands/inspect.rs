@@ -33,17 +33,28 @@ pub(crate) struct InspectArgs {
 }
 
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
-    let run = RunFile { lora: args.lora.lora.clone(), ..RunFile::default() };
-    let config = (!args.lora.lora.is_empty()).then(|| run.lora_config()).transpose()?;
+    let run = RunFile {
+        lora: args.lora.lora.clone(),
+        ..RunFile::default()
+    };
+    let config = (!args.lora.lora.is_empty())
+        .then(|| run.lora_config())
+        .transpose()?;
     let found = inspect(&args.model, args.adapter.as_deref(), config.as_ref())?;
-    found.notices.iter().for_each(|notice| say(&format!("note: {notice}")));
+    found
+        .notices
+        .iter()
+        .for_each(|notice| say(&format!("note: {notice}")));
     if args.json {
         return output::json(&found);
     }
     if args.names {
         for parameter in &found.parameters {
             let trained = if parameter.trained { "  trained" } else { "" };
-            output::print(&format!("{} {:?}{trained}", parameter.name, parameter.shape))?;
+            output::print(&format!(
+                "{} {:?}{trained}",
+                parameter.name, parameter.shape
+            ))?;
         }
     }
     if args.tree {
@@ -54,7 +65,10 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
 
 fn summary(found: &Inspection) -> Result<()> {
     for entry in &found.coverage {
-        output::print(&format!("target `{}`: {} modules", entry.entry, entry.modules))?;
+        output::print(&format!(
+            "target `{}`: {} modules",
+            entry.entry, entry.modules
+        ))?;
     }
     output::print(&found.summary)
 }

@@ -54,8 +54,16 @@ pub(crate) const PROMPTS: [&str; 4] = [
 ];
 
 pub(crate) fn run(args: &MergeArgs) -> Result<()> {
-    let report = merge_folder(&args.model, &args.adapter, &args.output, args.max_shard_bytes)?;
-    report.notices.iter().for_each(|notice| say(&format!("note: {notice}")));
+    let report = merge_folder(
+        &args.model,
+        &args.adapter,
+        &args.output,
+        args.max_shard_bytes,
+    )?;
+    report
+        .notices
+        .iter()
+        .for_each(|notice| say(&format!("note: {notice}")));
     let output = args.output.display();
     say(&format!(
         "wrote `{output}`: {} tensors, {} of them changed, {}",
@@ -63,17 +71,31 @@ pub(crate) fn run(args: &MergeArgs) -> Result<()> {
         report.changed.len(),
         bytes(report.size_bytes)
     ));
-    let proof = if args.no_proof { None } else { Some(prove(args)?) };
-    if args.json { output::json(&Merged { report, proof }) } else { Ok(()) }
+    let proof = if args.no_proof {
+        None
+    } else {
+        Some(prove(args)?)
+    };
+    if args.json {
+        output::json(&Merged { report, proof })
+    } else {
+        Ok(())
+    }
 }
 
 fn prove(args: &MergeArgs) -> Result<MergeProof> {
     let prompts: Vec<String> = if args.prompt.is_empty() {
         PROMPTS.iter().map(|prompt| (*prompt).to_owned()).collect()
     } else {
-        args.prompt.iter().map(|prompt| prompt.replace("\\n", "\n")).collect()
+        args.prompt
+            .iter()
+            .map(|prompt| prompt.replace("\\n", "\n"))
+            .collect()
     };
-    let options = LoadOptions { threads: args.threads, ..LoadOptions::default() };
+    let options = LoadOptions {
+        threads: args.threads,
+        ..LoadOptions::default()
+    };
     let proof = prove_merge(&args.model, &args.adapter, &args.output, &prompts, options)?;
     tell(&proof);
     Ok(proof)
@@ -85,7 +107,10 @@ pub(crate) fn tell(proof: &MergeProof) {
         let tokens = prompt.adapter_ids.len();
         let verdict = match prompt.first_difference {
             None => format!("the same {tokens} greedy tokens"),
-            Some(index) => format!("greedy tokens differ from number {} of {tokens} on", index + 1),
+            Some(index) => format!(
+                "greedy tokens differ from number {} of {tokens} on",
+                index + 1
+            ),
         };
         say(&format!(
             "proof: {:?}: {verdict}, largest logit difference {:.2e} of {:.1}",

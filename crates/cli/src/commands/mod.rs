@@ -9,7 +9,7 @@ pub(crate) mod train;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use lowrank::{CausalLm, Compute, LoadOptions, PeftModel, Result};
+use lowrank::{CausalLm, Compute, LoadOptions, PeftModel};
 
 use crate::output::say;
 
@@ -63,20 +63,32 @@ impl EngineFlags {
 /// A base model, with or without an adapter.
 pub(crate) enum Model {
     /// As it is.
-    Base(CausalLm),
+    Base(Box<CausalLm>),
     /// With an adapter in place.
-    Adapted(PeftModel),
+    Adapted(Box<PeftModel>),
 }
 
 impl Model {
     /// Opens both and says what is worth knowing.
-    pub(crate) fn open(model: &PathBuf, adapter: Option<&PathBuf>, options: LoadOptions) -> Result<Self> {
+    pub(crate) fn open(
+        model: &PathBuf,
+        adapter: Option<&PathBuf>,
+        options: LoadOptions,
+    ) -> anyhow::Result<Self> {
         let base = CausalLm::load(model, options)?;
-        base.notices().iter().for_each(|notice| say(&format!("note: {notice}")));
-        let Some(adapter) = adapter else { return Ok(Self::Base(base)) };
+        base.notices()
+            .iter()
+            .for_each(|notice| say(&format!("note: {notice}")));
+        let Some(adapter) = adapter else {
+            return Ok(Self::Base(Box::new(base)));
+        };
         let adapted = PeftModel::from_pretrained(base, adapter)?;
-        adapted.plan().notices.iter().for_each(|notice| say(&format!("note: {notice}")));
-        Ok(Self::Adapted(adapted))
+        adapted
+            .plan()
+            .notices
+            .iter()
+            .for_each(|notice| say(&format!("note: {notice}")));
+        Ok(Self::Adapted(Box::new(adapted)))
     }
 
     /// The base under it.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::Args;
 use lowrank::{
-    CausalLm, Compute, Dataset, Ending, PeftModel, StopFlag, Template, TokenizedDataset, Tokenizer, Trainer,
-    TrainingArguments, get_peft_model,
+    CausalLm, Compute, Dataset, Ending, PeftModel, StopFlag, Template, TokenizedDataset, Tokenizer,
+    Trainer, TrainingArguments, get_peft_model,
 };
 
 use super::EngineFlags;
@@ -61,19 +61,36 @@ pub(crate) fn run(args: &TrainArgs, stop: StopFlag) -> Result<Ending> {
     let (arguments, config) = (run.training_arguments()?, run.lora_config()?);
     let model = need(run.model.as_ref(), "model")?;
     let dataset = need(run.dataset.as_ref(), "dataset")?;
-    let compute = run.compute_dtype.as_deref().map_or(Ok(Compute::Auto), compute_named)?;
+    let compute = run
+        .compute_dtype
+        .as_deref()
+        .map_or(Ok(Compute::Auto), compute_named)?;
     let base = CausalLm::load(model, args.engine.options(compute)?)?;
-    base.notices().iter().for_each(|notice| say(&format!("note: {notice}")));
-    let tokenizer = Arc::new(Tokenizer::from_pretrained(model).map_err(lowrank::LowrankError::from)?);
+    base.notices()
+        .iter()
+        .for_each(|notice| say(&format!("note: {notice}")));
+    let tokenizer =
+        Arc::new(Tokenizer::from_pretrained(model).map_err(lowrank::LowrankError::from)?);
     let mut model = match &run.adapter {
         Some(adapter) => PeftModel::from_pretrained(base, adapter)?,
         None => get_peft_model(base, &config, arguments.seed)?,
     };
-    model.plan().notices.iter().for_each(|notice| say(&format!("note: {notice}")));
+    model
+        .plan()
+        .notices
+        .iter()
+        .for_each(|notice| say(&format!("note: {notice}")));
     say(&model.trainable_parameters_line());
-    let rows = Rows { run: &run, tokenizer: &tokenizer, arguments: &arguments };
+    let rows = Rows {
+        run: &run,
+        tokenizer: &tokenizer,
+        arguments: &arguments,
+    };
     let train_dataset = rows.open(dataset, run.split.as_deref())?;
-    let eval_dataset = run.eval_dataset.as_ref().map(|path| rows.open(path, run.eval_split.as_deref()));
+    let eval_dataset = run
+        .eval_dataset
+        .as_ref()
+        .map(|path| rows.open(path, run.eval_split.as_deref()));
     let eval_dataset = eval_dataset.transpose()?;
     let output_dir = arguments.output_dir.clone();
     let mut trainer = Trainer {
@@ -89,7 +106,10 @@ pub(crate) fn run(args: &TrainArgs, stop: StopFlag) -> Result<Ending> {
             say(&format!("adapter and loss.svg are in `{output_dir}`"));
         }
         Ending::Interrupted { checkpoint, .. } => {
-            say(&format!("interrupted; everything is in `{}`", checkpoint.display()));
+            say(&format!(
+                "interrupted; everything is in `{}`",
+                checkpoint.display()
+            ));
             say("continue with: --resume-from-checkpoint latest");
         }
     }
@@ -98,8 +118,13 @@ pub(crate) fn run(args: &TrainArgs, stop: StopFlag) -> Result<Ending> {
 
 /// Run file and flags together.
 fn settle(args: &TrainArgs) -> Result<RunFile> {
-    let mut run = args.config.as_ref().map_or_else(|| Ok(RunFile::default()), |path| RunFile::open(path))?;
-    let over = |flag: &Option<PathBuf>, own: &mut Option<PathBuf>| *own = flag.clone().or_else(|| own.take());
+    let mut run = args
+        .config
+        .as_ref()
+        .map_or_else(|| Ok(RunFile::default()), |path| RunFile::open(path))?;
+    let over = |flag: &Option<PathBuf>, own: &mut Option<PathBuf>| {
+        *own = flag.clone().or_else(|| own.take())
+    };
     over(&args.model, &mut run.model);
     over(&args.adapter, &mut run.adapter);
     over(&args.dataset, &mut run.dataset);
@@ -111,7 +136,10 @@ fn settle(args: &TrainArgs) -> Result<RunFile> {
     run.lora.extend(args.lora.lora.clone());
     if run.adapter.is_some() && !run.lora.is_empty() {
         let names: Vec<_> = run.lora.keys().cloned().collect();
-        let text = format!("an adapter brings its own LoraConfig, so {} would have no effect", names.join(", "));
+        let text = format!(
+            "an adapter brings its own LoraConfig, so {} would have no effect",
+            names.join(", ")
+        );
         return Err(Misuse(text).into());
     }
     Ok(run)
@@ -128,20 +156,29 @@ impl Rows<'_> {
     fn open(&self, path: &Path, split: Option<&str>) -> Result<TokenizedDataset> {
         let template = match &self.run.template {
             None => Template::alpaca(),
-            Some(text) => {
-                Template::jinja(&text.prompt, &text.response).map_err(lowrank::LowrankError::from)?
-            }
+            Some(text) => Template::jinja(&text.prompt, &text.response)
+                .map_err(lowrank::LowrankError::from)?,
         };
         let dataset = Dataset::open(path, split)?;
         let max_length = self.run.max_length.unwrap_or(DEFAULT_MAX_LENGTH);
         let cache = Path::new(&self.arguments.output_dir).join(".tokens");
-        tokenize(&dataset, &template, self.tokenizer, max_length, Some(&cache))
-            .with_context(|| format!("in the data set `{}`", path.display()))
+        tokenize(
+            &dataset,
+            &template,
+            self.tokenizer,
+            max_length,
+            Some(&cache),
+        )
+        .with_context(|| format!("in the data set `{}`", path.display()))
     }
 }
 
 fn need<'a>(path: Option<&'a PathBuf>, name: &str) -> Result<&'a PathBuf> {
-    let text = || Misuse(format!("no {name}: give --{name}, or `{name}:` in the run file"));
+    let text = || {
+        Misuse(format!(
+            "no {name}: give --{name}, or `{name}:` in the run file"
+        ))
+    };
     Ok(path.ok_or_else(text)?)
 }
 
@@ -150,6 +187,9 @@ fn compute_named(name: &str) -> Result<Compute> {
         "auto" => Ok(Compute::Auto),
         "f32" => Ok(Compute::F32),
         "bf16" => Ok(Compute::Bf16),
-        other => Err(Misuse(format!("`compute_dtype` must be auto, f32 or bf16: {other}")).into()),
+        other => Err(Misuse(format!(
+            "`compute_dtype` must be auto, f32 or bf16: {other}"
+        ))
+        .into()),
     }
 }
