@@ -4,7 +4,8 @@
 
 Everything is made from the text below, which was written for this project. `--tokenizers` names a folder of real tokenizer
 folders; of these only ids of our own text are written (`ids_real.json`), no file is copied. `--rows` names a folder of real
-dataset folders, of which digests of the encoded rows are written (`encoded_real.json`).
+dataset folders, of which digests of the rows (`rows_real.json`) and of the encoded rows (`encoded_real.json`) are
+written.
 """
 
 import argparse
@@ -158,6 +159,17 @@ def digest(rows, tokenizer, max_length):
     return found.hexdigest()
 
 
+def real_values(rows):
+    """SHA-256 over the JSON text of every row that `load_from_disk` gives."""
+    found = {}
+    for name in ("alpaca_zh_demo_1k", "carbonz0_zh_20k", "c3/validation", "ner_data/validation"):
+        hashed, table = hashlib.sha256(), stack.open_rows(rows / name)
+        for row in table:
+            hashed.update(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        found[name] = {"rows": len(table), "columns": table.column_names, "sha256": hashed.hexdigest()}
+    return found
+
+
 def real_rows(tokenizers, rows):
     found = []
     for data in ("alpaca_zh_demo_1k", "carbonz0_zh_20k"):
@@ -195,6 +207,8 @@ def main():
     if arguments.tokenizers:
         write(out / "ids_real.json", {folder.name: ids(folder) for folder in sorted(arguments.tokenizers.iterdir())
                                       if (folder / "tokenizer.json").exists() or (folder / "vocab.json").exists()})
+    if arguments.rows:
+        write(out / "rows_real.json", real_values(arguments.rows))
     if arguments.tokenizers and arguments.rows:
         write(out / "encoded_real.json", real_rows(arguments.tokenizers, arguments.rows))
 

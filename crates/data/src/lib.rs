@@ -6,6 +6,7 @@
 pub mod encoded;
 mod error;
 mod example;
+pub mod fuzzing;
 pub mod order;
 mod python_text;
 pub mod template;

@@ -53,19 +53,26 @@ impl Tokenizer {
     /// # Errors
     /// [`DataError::NoTokenizer`], [`DataError::TokenizerFile`] or [`DataError::File`].
     pub fn from_pretrained(folder: impl AsRef<Path>) -> Result<Self, DataError> {
-        let folder = folder.as_ref();
-        let files = files::Files::read(folder)?;
-        let built = build::build(&files)?;
+        Self::of(&files::Files::read(folder.as_ref())?)
+    }
+
+    fn of(files: &files::Files) -> Result<Self, DataError> {
+        let built = build::build(files)?;
         let stream = stream::Kind::of(&built.inner);
         Ok(Self {
             inner: built.inner,
-            folder: folder.to_owned(),
+            folder: files.folder.clone(),
             special: built.special,
             stream,
             class: built.class,
             saved: files.saved(),
             fingerprint: files.fingerprint(),
         })
+    }
+
+    /// A tokenizer of one `tokenizer.json` in memory, for fuzzing.
+    pub(crate) fn of_file(bytes: &[u8]) -> Result<Self, DataError> {
+        Self::of(&files::Files::of_tokenizer(bytes.to_vec()))
     }
 
     /// Ids of `text`, as `tokenizer(text, add_special_tokens=…)["input_ids"]`.

@@ -10,6 +10,7 @@ mod arrow_tests;
 mod csv_file;
 mod error;
 mod folder;
+pub mod fuzzing;
 mod json;
 mod json_file;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use durable::Mapped;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -44,6 +46,35 @@ enum Source {
     Csv(csv_file::CsvRows),
 }
 
+/// What a file's name promises.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Json,
+    JsonLines,
+    Csv,
+    Arrow,
+}
+
+impl Format {
+    fn of(path: &Path) -> Option<Self> {
+        let ending = path.extension()?.to_str()?.to_ascii_lowercase();
+        Some(match ending.as_str() {
+            "json" => Self::Json,
+            "jsonl" | "ndjson" => Self::JsonLines,
+            "csv" => Self::Csv,
+            "arrow" => Self::Arrow,
+            _ => return None,
+        })
+    }
+}
+
+fn map(path: &Path) -> Result<Mapped, RowsError> {
+    Mapped::open(path).map_err(|source| RowsError::File {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 impl Rows {
     /// Opens a folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote, or a `.json`, `.jsonl`, `.csv`
     /// or `.arrow` (stream) file.
@@ -66,34 +97,43 @@ impl Rows {
                 splits,
             });
         }
-        let ending = path
-            .extension()
-            .and_then(|ending| ending.to_str())
-            .unwrap_or_default();
-        match ending.to_ascii_lowercase().as_str() {
-            "json" => json_file::JsonRows::open(path, false)
-                .map(|(rows, names)| Self::new(path, Source::Json(rows), names)),
-            "jsonl" | "ndjson" => json_file::JsonRows::open(path, true)
-                .map(|(rows, names)| Self::new(path, Source::Json(rows), names)),
-            "csv" => csv_file::CsvRows::open(path)
-                .map(|(rows, names)| Self::new(path, Source::Csv(rows), names)),
-            "arrow" => Self::arrow(path, &[path.to_owned()]),
-            _ => Err(folder::not_a_dataset(path)),
+        match Format::of(path) {
+            Some(format) => Self::read(format, path, map(path)?),
+            None => Err(folder::not_a_dataset(path)),
         }
+    }
+
+    /// Reads one file that is mapped already; `path` is for messages.
+    fn read(format: Format, path: &Path, bytes: Mapped) -> Result<Self, RowsError> {
+        let (source, columns) = match format {
+            Format::Json | Format::JsonLines => {
+                let lines = format == Format::JsonLines;
+                let (rows, columns) = json_file::JsonRows::read(path, bytes, lines)?;
+                (Source::Json(rows), columns)
+            }
+            Format::Csv => {
+                let (rows, columns) = csv_file::CsvRows::read(path, bytes)?;
+                (Source::Csv(rows), columns)
+            }
+            Format::Arrow => return Self::shards(path, vec![(path.to_owned(), bytes)]),
+        };
+        Ok(Self::new(path, source, columns))
     }
 
     fn new(path: &Path, source: Source, columns: Vec<String>) -> Self {
+        let (path, unreadable, fingerprint) = (path.to_owned(), Vec::new(), OnceLock::new());
         Self {
-            path: path.to_owned(),
+            path,
             source,
             columns,
-            unreadable: Vec::new(),
-            fingerprint: OnceLock::new(),
+            unreadable,
+            fingerprint,
         }
     }
 
-    fn arrow(path: &Path, shards: &[PathBuf]) -> Result<Self, RowsError> {
-        let rows = arrow_file::ArrowRows::open(shards)?;
+    /// Arrow streams that follow each other.
+    fn shards(path: &Path, files: Vec<(PathBuf, Mapped)>) -> Result<Self, RowsError> {
+        let rows = arrow_file::ArrowRows::read(files)?;
         let (columns, unreadable) = (rows.columns(), rows.unreadable());
         let mut this = Self::new(path, Source::Arrow(rows), columns);
         this.unreadable = unreadable;

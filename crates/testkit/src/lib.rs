@@ -4,11 +4,13 @@
 #![allow(clippy::disallowed_methods)]
 
 mod golden;
+mod mutate;
 mod tolerance;
 
 pub use golden::{
     Golden, LogLine, Row, Tensor, Trainable, cases, golden, goldens, read_json, read_tensors,
 };
+pub use mutate::Mutation;
 pub use tolerance::{Distance, Tol, assert_close, distance, ulps};
 
 use std::path::{Path, PathBuf};

@@ -60,6 +60,19 @@ impl Files {
         })
     }
 
+    /// One `tokenizer.json` and nothing beside it.
+    pub(super) fn of_tokenizer(bytes: Vec<u8>) -> Self {
+        Self {
+            folder: PathBuf::new(),
+            tokenizer: Some(bytes),
+            vocab_and_merges: None,
+            config: Map::new(),
+            special: Map::new(),
+            added: Map::new(),
+            model_config: Map::new(),
+        }
+    }
+
     /// The file that a fault of the vocabulary is reported against.
     pub(super) fn main_path(&self) -> PathBuf {
         self.folder.join(if self.tokenizer.is_some() {

@@ -10,5 +10,6 @@ use lowrank_data as data;
 
 mod common;
 mod encoded;
+mod mutations;
 mod template;
 mod tokenizer;

@@ -4,7 +4,7 @@
 //! is verified with tight limits: it may refer to one table many times, which unfolds into far more than the file holds.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow_ipc::{DictionaryBatch, Message, MessageHeader, MetadataVersion, RecordBatch};
@@ -38,46 +38,44 @@ struct Batch {
 }
 
 impl ArrowRows {
-    pub(super) fn open(paths: &[PathBuf]) -> Result<Self, RowsError> {
+    pub(super) fn read(files: Vec<(PathBuf, Mapped)>) -> Result<Self, RowsError> {
         let mut this = Self {
             shards: Vec::new(),
             starts: Vec::new(),
             fields: Vec::new(),
             len: 0,
         };
-        for path in paths {
-            let source = |source| RowsError::File {
-                path: path.clone(),
-                source,
-            };
-            let bytes = Mapped::open(path).map_err(source)?;
+        for (path, bytes) in files {
             let fault = |(offset, what)| RowsError::Arrow {
                 path: path.clone(),
                 offset,
                 what,
             };
             let stream = Stream::read(bytes.as_ref()).map_err(fault)?;
-            if this.shards.is_empty() {
-                this.fields = stream.fields;
-            } else if let Some(what) = difference(&this.fields, &stream.fields) {
-                return Err(fault((
-                    0,
-                    format!("{what}, unlike in `{}`", paths[0].display()),
-                )));
+            match this.shards.first() {
+                None => this.fields = stream.fields,
+                Some(first) => {
+                    if let Some(what) = difference(&this.fields, &stream.fields) {
+                        return Err(fault((
+                            0,
+                            format!("{what}, unlike in `{}`", first.path.display()),
+                        )));
+                    }
+                }
             }
             this.push(path, bytes, stream.batches);
         }
         Ok(this)
     }
 
-    fn push(&mut self, path: &Path, bytes: Mapped, batches: Vec<Batch>) {
+    fn push(&mut self, path: PathBuf, bytes: Mapped, batches: Vec<Batch>) {
         let (first_batch, first_row) = (self.starts.len(), self.len);
         for batch in &batches {
             self.starts.push((self.len, self.shards.len()));
             self.len += batch.rows;
         }
         self.shards.push(Shard {
-            path: path.to_owned(),
+            path,
             bytes,
             batches,
             first_batch,

@@ -21,6 +21,9 @@ use tempfile::TempDir;
 
 use super::{Rows, RowsError};
 
+/// Longer than any mutant takes on a busy machine.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// A folder as `save_to_disk` writes it, of the given shards.
 fn save_to_disk(folder: &TempDir, shards: &[Vec<u8>]) -> PathBuf {
     let path = folder.path().join("set");
@@ -382,4 +385,29 @@ fn a_row_of_endless_nulls_is_refused_at_its_cap() {
         RecordBatch::try_from_iter([("list", Arc::new(list) as ArrayRef)]).expect("one column");
     let error = read(&[stream(&[batch])]).expect_err("the row is too large");
     assert!(matches!(error, RowsError::RowTooLarge { .. }), "{error}");
+}
+
+#[test]
+fn mutated_streams_are_refused_or_read_as_upstream_reads_them() {
+    let seeds = [
+        stream(&[every_type()]),
+        stream(&[text_batch(&[Some("a"), None]), text_batch(&[Some("b")])]),
+    ];
+    let pieces: [&[u8]; 8] = [
+        &[0xff; 4],
+        &[0; 8],
+        &[0xff; 8],
+        &[0, 0, 0, 0x80],
+        &[1, 0, 0, 0, 0, 0, 0, 0],
+        &[0, 0, 0, 0, 1, 0, 0, 0],
+        &[16, 0, 0, 0, 8, 0],
+        b"\xff\xff\xff\x7f",
+    ];
+    let mutation = testkit::Mutation {
+        seeds: &seeds,
+        pieces: &pieces,
+        rounds: 60_000,
+        limit: LIMIT,
+    };
+    mutation.run(super::fuzzing::fuzz_arrow);
 }

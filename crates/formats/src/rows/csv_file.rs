@@ -22,12 +22,7 @@ pub(super) struct CsvRows {
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl CsvRows {
-    pub(super) fn open(path: &Path) -> Result<(Self, Vec<String>), RowsError> {
-        let source = |source| RowsError::File {
-            path: path.to_owned(),
-            source,
-        };
-        let bytes = Mapped::open(path).map_err(source)?;
+    pub(super) fn read(path: &Path, bytes: Mapped) -> Result<(Self, Vec<String>), RowsError> {
         let mut scan = Scan::new(path, bytes.as_ref());
         let columns = match scan.next()? {
             Some((start, line)) => scan.header(start, line)?,

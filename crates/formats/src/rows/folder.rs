@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use durable::Mapped;
 use serde_json::{Map, Value};
 
-use super::{Rows, RowsError};
+use super::{Rows, RowsError, map};
 
 const STATE: &str = "state.json";
 const DICT: &str = "dataset_dict.json";
@@ -26,7 +27,7 @@ pub(super) fn open(folder: &Path, split: Option<&str>) -> Result<Rows, RowsError
             asked: asked.to_owned(),
             splits: own.map(str::to_owned).into_iter().collect(),
         }),
-        _ => Rows::arrow(folder, &shards(folder, &state)?),
+        _ => Rows::shards(folder, shards(folder, &state)?),
     }
 }
 
@@ -70,11 +71,11 @@ fn open_dict(folder: &Path, split: Option<&str>) -> Result<Rows, RowsError> {
         let why = format!("it lists the split `{chosen}`, whose `{chosen}/{STATE}` is not there");
         return Err(state(&why));
     }
-    Rows::arrow(&inner, &shards(&inner, &read_object(&inner.join(STATE))?)?)
+    Rows::shards(&inner, shards(&inner, &read_object(&inner.join(STATE))?)?)
 }
 
 /// The data files that `state.json` names, in its order; each must be beside it.
-fn shards(folder: &Path, state: &Map<String, Value>) -> Result<Vec<PathBuf>, RowsError> {
+fn shards(folder: &Path, state: &Map<String, Value>) -> Result<Vec<(PathBuf, Mapped)>, RowsError> {
     let file = folder.join(STATE);
     let wrong = |why: String| RowsError::State {
         path: file.clone(),
@@ -99,7 +100,8 @@ fn shards(folder: &Path, state: &Map<String, Value>) -> Result<Vec<PathBuf>, Row
                 file: name.to_owned(),
             });
         }
-        shards.push(shard);
+        let bytes = map(&shard)?;
+        shards.push((shard, bytes));
     }
     Ok(shards)
 }

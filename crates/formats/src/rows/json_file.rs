@@ -26,12 +26,11 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl JsonRows {
     /// Reads where the rows are. `lines`: the name promises one object per line.
-    pub(super) fn open(path: &Path, lines: bool) -> Result<(Self, Vec<String>), RowsError> {
-        let source = |source| RowsError::File {
-            path: path.to_owned(),
-            source,
-        };
-        let bytes = Mapped::open(path).map_err(source)?;
+    pub(super) fn read(
+        path: &Path,
+        bytes: Mapped,
+        lines: bool,
+    ) -> Result<(Self, Vec<String>), RowsError> {
         let mut index = Index {
             path,
             bytes: bytes.as_ref(),

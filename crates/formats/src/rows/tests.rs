@@ -296,3 +296,39 @@ fn real_json_files_give_their_rows() {
         assert_eq!(read, whole);
     }
 }
+
+#[test]
+fn mutated_text_files_are_refused_or_read_as_upstream_reads_them() {
+    let seeds = [
+        "[{\"a\": \"x\\u0000é😀\", \"b\": [1, -2.5e3, null, true], \"c\": {\"d\": {}}}, {\"b\": []}]".as_bytes().to_vec(),
+        b"{\"a\": \"x\"}\r\n\n{\"a\": null, \"b\": 1}\n".to_vec(),
+        b"a,b\n1,\"x, \"\"y\"\"\"\n\n,\"two\nlines\"\r\n".to_vec(),
+    ];
+    let pieces: [&[u8]; 16] = [
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b"\"",
+        b",",
+        b":",
+        b"null",
+        b"-1",
+        b"1e999",
+        b"\\ud83d\\ude00",
+        b"\\u0000",
+        b"\n",
+        b"\xef\xbb\xbf",
+        b"[[[[[[[[",
+        b"{\"a\":1},",
+    ];
+    let limit = std::time::Duration::from_secs(5);
+    let mutation = testkit::Mutation {
+        seeds: &seeds,
+        pieces: &pieces,
+        rounds: 60_000,
+        limit,
+    };
+    mutation.run(super::fuzzing::fuzz_json_rows);
+    mutation.run(super::fuzzing::fuzz_csv_rows);
+}
