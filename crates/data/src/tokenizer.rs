@@ -5,6 +5,7 @@
 //! `tokenizer.json`, and the ids must be those that the Python stack would train on.
 
 mod build;
+mod checks;
 mod files;
 mod patterns;
 mod stream;

@@ -23,7 +23,7 @@ use tokenizers::{
 };
 
 use super::files::Files;
-use super::{MAX_TOKEN_ID, SpecialTokens, patterns};
+use super::{MAX_TOKEN_ID, SpecialTokens, checks};
 use crate::DataError;
 
 /// `tokenization_qwen2.py`.
@@ -53,7 +53,7 @@ pub(super) fn build(files: &Files) -> Result<Built, DataError> {
     let names = Names::read(files, class);
     let mut inner = match (&files.tokenizer, &files.vocab_and_merges) {
         (Some(bytes), _) => {
-            patterns::check_file(bytes).map_err(refused)?;
+            checks::check_file(bytes).map_err(refused)?;
             Tokenizer::from_bytes(bytes).map_err(|error| refused(error.to_string()))?
         }
         (None, Some((vocab, merges))) => {
@@ -239,6 +239,12 @@ fn model_of(vocab: &[u8], merges: &[u8]) -> Result<BPE, String> {
             .split_once(' ')
             .filter(|(_, right)| !right.contains(' '))
             .ok_or_else(wrong)?;
+        if !ids.contains_key(&format!("{left}{right}")) {
+            return Err(format!(
+                "merges.txt line {} makes a token that vocab.json lacks",
+                number + 1
+            ));
+        }
         pairs.push((left.to_owned(), right.to_owned()));
     }
     let vocab: Vocab = ids.into_iter().collect();

@@ -55,7 +55,7 @@ fn mutated_tokenizers_are_refused_or_work() {
     let mutation = testkit::Mutation {
         seeds: &seeds,
         pieces: &pieces,
-        rounds: 12_000,
+        rounds: 40_000,
         limit: LIMIT,
     };
     mutation.run(fuzzing::fuzz_tokenizer);
@@ -83,7 +83,7 @@ fn mutated_templates_are_refused_or_bounded() {
     let mutation = testkit::Mutation {
         seeds: &seeds,
         pieces: &pieces,
-        rounds: 40_000,
+        rounds: 60_000,
         limit: LIMIT,
     };
     mutation.run(fuzzing::fuzz_template);
