@@ -1,7 +1,7 @@
 //! Text to ids and back, as `AutoTokenizer` of transformers 5.23 does it.
 //!
 //! The ids come from the `tokenizers` crate, which is also what Python runs. What is ours is which files make the
-//! tokenizer, and how (see [`build`]): transformers rebuilds the pipeline of some classes instead of taking it from
+//! tokenizer, and how (see `build`): transformers rebuilds the pipeline of some classes instead of taking it from
 //! `tokenizer.json`, and the ids must be those that the Python stack would train on.
 
 mod build;
