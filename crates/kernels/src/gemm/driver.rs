@@ -115,7 +115,10 @@ pub(crate) fn run(ctx: &Context, job: Job<'_>, y: MatMut<'_>) {
         ctx.threads.run(count * plan.m.div_ceil(chunk), |task| {
             let first = task / count * chunk;
             let rows = first..plan.m.min(first + chunk);
-            plan.group(groups.nth(task % count), rows, packed);
+            let group = groups.nth(task % count);
+            // With threads in step, this one takes that group next; a wrong guess costs little.
+            let next = groups.nth(task % count + ctx.threads.count());
+            plan.group(group, next, rows, packed);
         });
     });
 }
@@ -205,30 +208,44 @@ impl Plan<'_> {
     }
 
     /// Some rows over some panels.
-    fn group(&self, panels: Range<usize>, rows: Range<usize>, packed: &[u32]) {
+    fn group(
+        &self,
+        panels: Range<usize>,
+        next: Range<usize>,
+        rows: Range<usize>,
+        packed: &[u32],
+    ) {
         if self.k == 0 {
             return self.empty_sum(panels, rows);
         }
         // Stored rows along n are read once for all panels; rows along k one panel at a time, far
         // enough along k that memory is read in pages.
-        let (together, unit_k) = match self.job.product {
-            Product::Nt => (1, 4 * K_BLOCK),
-            Product::Nn => (panels.len(), K_BLOCK),
+        let unit_k = match self.job.product {
+            Product::Nt => 4 * K_BLOCK,
+            Product::Nn => K_BLOCK,
+        };
+        let together = |panels: &Range<usize>| match self.job.product {
+            Product::Nt => 1,
+            Product::Nn => panels.len(),
         };
         let across = self.k.div_ceil(unit_k);
-        let unit = |i: usize| Unit {
-            panels: panels.start + i / across..panels.start + i / across + together,
-            k: i % across * unit_k..self.k.min((i % across + 1) * unit_k),
+        let unit = |panels: &Range<usize>, i: usize| {
+            let first = panels.start + i / across;
+            Unit {
+                panels: first..first + together(panels),
+                k: i % across * unit_k..self.k.min((i % across + 1) * unit_k),
+            }
         };
-        let units = panels.len() / together * across;
+        let units = panels.len() / together(&panels) * across;
         let panel_len = self.kernel.packing.depth(K_BLOCK) * self.kernel.cols;
-        arena::with(panel_len * together, |buffer| {
+        arena::with(panel_len * together(&panels), |buffer| {
             for i in 0..units {
                 let mut ahead = match i + 1 < units {
-                    true => self.ahead(&unit(i + 1)),
-                    false => Ahead::NOTHING,
+                    true => self.ahead(&unit(&panels, i + 1)),
+                    false if next.is_empty() => Ahead::NOTHING,
+                    false => self.ahead(&unit(&next, 0)),
                 };
-                self.unit(&unit(i), rows.clone(), packed, buffer, &mut ahead);
+                self.unit(&unit(&panels, i), rows.clone(), packed, buffer, &mut ahead);
             }
         });
     }
