@@ -143,7 +143,7 @@ struct Groups(usize);
 
 impl Groups {
     /// Packed panels of a group fit the second cache together.
-    const LARGEST: usize = 4;
+    const LARGEST: usize = 2;
 
     fn iter(self) -> impl Iterator<Item = Range<usize>> {
         let mut first = 0;
@@ -208,20 +208,14 @@ impl Plan<'_> {
     }
 
     /// Some rows over some panels.
-    fn group(
-        &self,
-        panels: Range<usize>,
-        next: Range<usize>,
-        rows: Range<usize>,
-        packed: &[u32],
-    ) {
+    fn group(&self, panels: Range<usize>, next: Range<usize>, rows: Range<usize>, packed: &[u32]) {
         if self.k == 0 {
             return self.empty_sum(panels, rows);
         }
         // Stored rows along n are read once for all panels; rows along k one panel at a time, far
         // enough along k that memory is read in pages.
         let unit_k = match self.job.product {
-            Product::Nt => 4 * K_BLOCK,
+            Product::Nt => 2 * K_BLOCK,
             Product::Nn => K_BLOCK,
         };
         let together = |panels: &Range<usize>| match self.job.product {
