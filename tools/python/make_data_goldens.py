@@ -11,6 +11,7 @@ written.
 import argparse
 import hashlib
 import json
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -119,8 +120,55 @@ def gpt2_rebuilt(out, tokenizer):
     write(folder / "tokenizer_config.json", {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
 
 
+def classes(out, llama):
+    """Llama's file under the classes and flags that change what is made of it."""
+    text = llama.to_str(pretty=False)
+    for name, config, model in (
+            ("llama_rebuilt", {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}, None),
+            ("llama_legacy", {"tokenizer_class": "LlamaTokenizerFast", "legacy": True, "add_bos_token": False, "add_eos_token": True,
+                              "bos_token": {"__type": "AddedToken", "content": "<s>", "lstrip": False, "normalized": True, "rstrip": False, "single_word": False},
+                              "eos_token": "</s>", "additional_special_tokens": ["<extra>"]}, {"model_type": "llama"}),
+            ("llama_bare", {"tokenizer_class": "LlamaTokenizer", "add_prefix_space": False, "pad_token": "<pad>"}, {"model_type": "llama"}),
+            ("mistral_llama", {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}, {"model_type": "mistral"})):
+        folder = out / name
+        folder.mkdir(parents=True)
+        (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+        write(folder / "tokenizer_config.json", config)
+        if model:
+            write(folder / "config.json", model)
+
+
+def gpt2_slow(out):
+    """GPT-2's slow files as they were written before 4.34: tokens in files of their own, BOS by flag."""
+    folder = out / "gpt2_slow"
+    folder.mkdir(parents=True)
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(out / "qwen_tiny" / name, folder / name)
+    write(folder / "added_tokens.json", {"<|endoftext|>": 400, "<sep>": 401, "two words": 402})
+    write(folder / "special_tokens_map.json", {"bos_token": "<|endoftext|>", "eos_token": {"content": "<|endoftext|>", "lstrip": False,
+                                               "normalized": True, "rstrip": False, "single_word": False}, "pad_token": "<sep>"})
+    write(folder / "tokenizer_config.json", {"add_bos_token": True, "add_prefix_space": True, "tokenizer_class": "GPT2Tokenizer"})
+    write(folder / "config.json", {"model_type": "gpt2"})
+
+
+def qwen_wrong_class(out):
+    """A qwen2 model whose file names another class: the registered one wins."""
+    folder = out / "qwen_wrong_class"
+    shutil.copytree(out / "qwen_tiny", folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    write(folder / "tokenizer_config.json", {**config, "tokenizer_class": "GPT2Tokenizer"})
+    write(folder / "config.json", {"model_type": "qwen2"})
+
+
+NAMES = ("bloom_tiny", "llama_tiny", "qwen_tiny", "gpt2_rebuilt", "llama_rebuilt", "llama_legacy", "llama_bare", "mistral_llama", "gpt2_slow",
+         "qwen_wrong_class")
+
+
 def write(path, value):
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    # Lists of numbers on one line each.
+    text = re.sub(r"\[\s+(-?\d+(?:,\s+-?\d+)*)\s+\]", lambda found: "[" + re.sub(r"\s+", " ", found[1]) + "]", text)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def save(out, name, tokenizer, config):
@@ -188,17 +236,20 @@ def main():
     arguments = parser.parse_args()
     stack.quiet()
     out = arguments.out
-    for name in ("bloom_tiny", "llama_tiny", "qwen_tiny", "gpt2_rebuilt"):
+    for name in NAMES:
         shutil.rmtree(out / name, ignore_errors=True)
     bloom, config = bloom_tiny()
     save(out, "bloom_tiny", bloom, config)
-    save(out, "llama_tiny", *llama_tiny())
+    llama, config = llama_tiny()
+    save(out, "llama_tiny", llama, config)
+    classes(out, llama)
     qwen_tiny(out)
     gpt2_rebuilt(out, bloom)
-    names = ("bloom_tiny", "llama_tiny", "qwen_tiny", "gpt2_rebuilt")
-    write(out / "ids.json", {name: ids(out / name) for name in names})
+    gpt2_slow(out)
+    qwen_wrong_class(out)
+    write(out / "ids.json", {name: ids(out / name) for name in NAMES})
     encoded = {}
-    for name in names:
+    for name in ("bloom_tiny", "llama_tiny", "qwen_tiny", "gpt2_rebuilt"):
         tokenizer = AutoTokenizer.from_pretrained(out / name)
         encoded[name] = [stack.encode(row, tokenizer, 48) for row in ROWS]
     write(out / "encoded.json", {"max_length": 48, "rows": ROWS, "encoded": encoded})
