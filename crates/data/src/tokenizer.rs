@@ -7,6 +7,7 @@
 mod build;
 mod checks;
 mod files;
+mod names;
 mod patterns;
 mod stream;
 

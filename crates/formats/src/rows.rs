@@ -5,6 +5,8 @@
 
 mod arrow;
 mod arrow_file;
+mod arrow_layout;
+mod arrow_stream;
 #[cfg(test)]
 mod arrow_tests;
 mod csv_file;
@@ -86,7 +88,7 @@ impl Rows {
     /// [`RowsError`]; a JSON or CSV file is read through once here, so that a broken line is found before any work.
     pub fn open(path: impl AsRef<Path>, split: Option<&str>) -> Result<Self, RowsError> {
         let path = path.as_ref();
-        if path.is_dir() {
+        if durable::is_dir(path) {
             return folder::open(path, split);
         }
         if let Some(asked) = split.filter(|&name| name != "train") {

@@ -13,10 +13,10 @@ const DICT: &str = "dataset_dict.json";
 const MAX_STATE_BYTES: u64 = 16 << 20;
 
 pub(super) fn open(folder: &Path, split: Option<&str>) -> Result<Rows, RowsError> {
-    if folder.join(DICT).is_file() {
+    if durable::is_file(folder.join(DICT)) {
         return open_dict(folder, split);
     }
-    if !folder.join(STATE).is_file() {
+    if !durable::is_file(folder.join(STATE)) {
         return Err(not_a_dataset(folder));
     }
     let state = read_object(&folder.join(STATE))?;
@@ -67,7 +67,7 @@ fn open_dict(folder: &Path, split: Option<&str>) -> Result<Rows, RowsError> {
         (None, _) => return Err(RowsError::SplitNeeded { path, splits }),
     };
     let inner = folder.join(&chosen);
-    if !inner.join(STATE).is_file() {
+    if !durable::is_file(inner.join(STATE)) {
         let why = format!("it lists the split `{chosen}`, whose `{chosen}/{STATE}` is not there");
         return Err(state(&why));
     }
@@ -94,7 +94,7 @@ fn shards(folder: &Path, state: &Map<String, Value>) -> Result<Vec<(PathBuf, Map
             )));
         }
         let shard = folder.join(name);
-        if !shard.is_file() {
+        if !durable::is_file(&shard) {
             return Err(RowsError::MissingShard {
                 state: file,
                 file: name.to_owned(),
@@ -126,9 +126,9 @@ fn read_object(path: &Path) -> Result<Map<String, Value>, RowsError> {
 
 /// Names what was found and what is read, for a path that holds no dataset.
 pub(super) fn not_a_dataset(path: &Path) -> RowsError {
-    let why = if path.is_dir() {
+    let why = if durable::is_dir(path) {
         format!("the folder has neither `{STATE}` nor `{DICT}`")
-    } else if path.exists() {
+    } else if durable::exists(path) {
         "its name ends in none of .json, .jsonl, .csv".into()
     } else {
         "there is nothing at that path".into()
