@@ -6,11 +6,7 @@ use super::{ConfigError, Family, alibi, fused};
 use crate::spec::{DecoderSpec, Names};
 use crate::tree::{Module, layers};
 
-pub(super) const FAMILY: Family = Family {
-    model_type: "bloom",
-    spec,
-    tree,
-};
+pub(super) const FAMILY: Family = Family::new("bloom", spec, tree);
 
 fn spec(keys: Keys<'_>) -> Result<DecoderSpec, ConfigError> {
     // `n_embed` wins over `hidden_size`, as in `BloomConfig`.

@@ -9,18 +9,14 @@ use super::{ConfigError, Family, fused};
 use crate::spec::{DecoderSpec, Names, Positions};
 use crate::tree::{Module, layers};
 
-pub(super) const FAMILY: Family = Family {
-    model_type: "gpt2",
-    spec,
-    tree,
-};
-
+pub(super) const FAMILY: Family = Family::new("gpt2", spec, tree);
 const ROWS: &[&str] = &["n_positions", "max_position_embeddings"];
+const ACT: &str = "activation_function";
 
 fn spec(keys: Keys<'_>) -> Result<DecoderSpec, ConfigError> {
-    let why = "one scale for all layers, no encoder";
-    keys.refuse_flag("scale_attn_by_inverse_layer_idx", why)?;
-    keys.refuse_flag("add_cross_attention", why)?;
+    for flag in ["scale_attn_by_inverse_layer_idx", "add_cross_attention"] {
+        keys.refuse_flag(flag, "one scale for all layers, no encoder")?;
+    }
     // `reorder_and_upcast_attn` asks for attention in f32, which happens here in any case.
     let hidden = keys.required_size(&["n_embd", "hidden_size"], MAX_WIDTH)?;
     let heads = keys.heads(&["n_head", "num_attention_heads"], hidden)?;
@@ -30,13 +26,12 @@ fn spec(keys: Keys<'_>) -> Result<DecoderSpec, ConfigError> {
     if !keys.flag("scale_attn_weights", true)? {
         attention.scale = 1.0;
     }
-    let spec = fused::spec(keys, FAMILY.model_type, attention, names(hidden, wide))?;
     Ok(DecoderSpec {
         positions: Positions::Learned { rows },
-        activation: activation(keys, "activation_function", "gelu_new")?.0,
+        activation: activation(keys, ACT, "gelu_new")?.0,
         orient: Orient::InOut,
         max_positions: Some(rows),
-        ..spec
+        ..fused::spec(keys, FAMILY.model_type, attention, names(hidden, wide))?
     })
 }
 
@@ -59,12 +54,11 @@ fn names(hidden: usize, wide: usize) -> Names {
 
 fn tree(keys: Keys<'_>, spec: &DecoderSpec) -> Result<Module, ConfigError> {
     let dropout = |key| nodes::dropout_of(keys, key, 0.1);
-    let act = activation(keys, "activation_function", "gelu_new")?.1;
     let attention = nodes::attention("GPT2Attention", spec)
         .with("attn_dropout", dropout("attn_pdrop")?)
         .with("resid_dropout", dropout("resid_pdrop")?);
     let mlp = nodes::mlp("GPT2MLP", spec)
-        .with("act", Module::new(act))
+        .with("act", Module::new(activation(keys, ACT, "gelu_new")?.1))
         .with("dropout", dropout("resid_pdrop")?);
     let block = Module::new("GPT2Block")
         .with("ln_1", nodes::norm(spec))

@@ -5,11 +5,8 @@ use super::keys::Keys;
 use super::{ConfigError, Family};
 use crate::spec::DecoderSpec;
 
-pub(super) const FAMILY: Family = Family {
-    model_type: "llama",
-    spec,
-    tree: |keys, spec| gated::tree(keys, spec, "Llama"),
-};
+pub(super) const FAMILY: Family =
+    Family::new("llama", spec, |keys, spec| gated::tree(keys, spec, "Llama"));
 
 fn spec(keys: Keys<'_>) -> Result<DecoderSpec, ConfigError> {
     let attention_bias = keys.flag("attention_bias", false)?;

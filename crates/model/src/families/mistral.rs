@@ -5,11 +5,9 @@ use super::keys::{Keys, MAX_POSITIONS};
 use super::{ConfigError, Family};
 use crate::spec::DecoderSpec;
 
-pub(super) const FAMILY: Family = Family {
-    model_type: "mistral",
-    spec,
-    tree: |keys, spec| gated::tree(keys, spec, "Mistral"),
-};
+pub(super) const FAMILY: Family = Family::new("mistral", spec, |keys, spec| {
+    gated::tree(keys, spec, "Mistral")
+});
 
 fn spec(keys: Keys<'_>) -> Result<DecoderSpec, ConfigError> {
     let window = keys.size(&["sliding_window"], MAX_POSITIONS)?;

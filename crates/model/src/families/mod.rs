@@ -33,8 +33,21 @@ use keys::Keys;
 /// One architecture.
 struct Family {
     model_type: &'static str,
-    spec: fn(Keys<'_>) -> Result<DecoderSpec, ConfigError>,
-    tree: fn(Keys<'_>, &DecoderSpec) -> Result<Module, ConfigError>,
+    spec: Spec,
+    tree: Tree,
+}
+
+type Spec = fn(Keys<'_>) -> Result<DecoderSpec, ConfigError>;
+type Tree = fn(Keys<'_>, &DecoderSpec) -> Result<Module, ConfigError>;
+
+impl Family {
+    const fn new(model_type: &'static str, spec: Spec, tree: Tree) -> Self {
+        Self {
+            model_type,
+            spec,
+            tree,
+        }
+    }
 }
 
 const FAMILIES: [Family; 5] = [

@@ -5,11 +5,8 @@ use super::keys::{Keys, MAX_LAYERS, MAX_POSITIONS};
 use super::{ConfigError, Family};
 use crate::spec::DecoderSpec;
 
-pub(super) const FAMILY: Family = Family {
-    model_type: "qwen2",
-    spec,
-    tree: |keys, spec| gated::tree(keys, spec, "Qwen2"),
-};
+pub(super) const FAMILY: Family =
+    Family::new("qwen2", spec, |keys, spec| gated::tree(keys, spec, "Qwen2"));
 
 fn spec(keys: Keys<'_>) -> Result<DecoderSpec, ConfigError> {
     let family = Gated {
