@@ -1,6 +1,7 @@
 //! `cargo xtask …`: the developer's commands.
 
 mod architecture;
+mod bench;
 mod ci;
 mod faults;
 mod python;
@@ -25,6 +26,10 @@ enum Command {
     Architecture,
     /// The fault suites: storage, sudden death, damage; prints how many faults were injected.
     Faults,
+    /// Races our training loop against PEFT and the Trainer, and prints a table.
+    Bench(bench::BenchArgs),
+    /// Our side of the race alone.
+    BenchOurs(bench::ours::OursArgs),
     /// Makes the golden files again with the Python stack, and shows what changed.
     Goldens,
 }
@@ -34,6 +39,8 @@ fn main() -> Result<()> {
         Command::Ci => ci::ci(),
         Command::Architecture => architecture::check(),
         Command::Faults => faults::faults(),
+        Command::Bench(args) => bench::bench(&args),
+        Command::BenchOurs(args) => bench::ours::run(&args),
         Command::Goldens => python::goldens(),
     }
 }

@@ -1,0 +1,223 @@
+//! Our side of the race: the training loop on rows of given lengths and random ids, as `bench_peft.py` runs the peer's.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use durable::Disk;
+use engine::cpu::Cpu;
+use engine::shapes::ComputeDtype;
+use formats::hf_config::HfConfig;
+use formats::weights::WeightStore;
+use model::{Decoder, families};
+use peft::LoraConfig;
+use serde_json::json;
+use train::{
+    AdapterFiles, DecoderLearner, Event, Examples, Observer, Plan, Row, StopFlag, TrainError,
+    Trainer, TrainingArguments,
+};
+
+/// Times our training loop and prints one line of JSON.
+#[derive(Args)]
+pub(crate) struct OursArgs {
+    /// Base model folder.
+    #[arg(long)]
+    model: PathBuf,
+    /// `[prompt, all]` token counts, as JSON.
+    #[arg(long)]
+    lengths: PathBuf,
+    /// Updates that are timed.
+    #[arg(long, default_value_t = 5)]
+    updates: usize,
+    /// Updates before those.
+    #[arg(long, default_value_t = 1)]
+    warmup: usize,
+    /// bfloat16 or float32.
+    #[arg(long, default_value = "bfloat16")]
+    dtype: String,
+    /// Worker threads.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+const ROWS_PER_UPDATE: usize = 8;
+
+/// Runs it.
+pub(crate) fn run(args: &OursArgs) -> Result<()> {
+    let lengths: Vec<[usize; 2]> = serde_json::from_slice(&std::fs::read(&args.lengths)?)?;
+    let compute = if args.dtype == "float32" {
+        ComputeDtype::F32
+    } else {
+        ComputeDtype::Bf16
+    };
+    let config = HfConfig::open(&args.model)?;
+    let (spec, tree) = (
+        families::decoder_spec(&config)?,
+        families::module_tree(&config)?,
+    );
+    let weights = WeightStore::open(&args.model)?;
+    let backend = Arc::new(Cpu::new(args.threads, compute, None));
+    let mut decoder = Decoder::load(Arc::clone(&backend), spec, &weights)?;
+    let plan = peft::get_peft_model(&mut decoder, &tree, &LoraConfig::default(), 42)?;
+    let place = tempfile::tempdir()?;
+    let steps = args.warmup + args.updates;
+    let arguments = arguments(
+        place.path().join("out").to_string_lossy().into_owned(),
+        steps,
+    );
+    let rows = Rows {
+        lengths,
+        vocab_size: decoder.spec().vocab_size,
+        count: steps * ROWS_PER_UPDATE,
+    };
+    let run_plan = Plan::new(&arguments, rows.len(), None)?;
+    let mut clock = Clock {
+        ends: vec![Instant::now()],
+        first: None,
+        tokens: Vec::new(),
+        losses: Vec::new(),
+    };
+    let files = AdapterFiles {
+        plan: &plan,
+        tree: &tree,
+        base: Some(&weights),
+        tokenizer: None,
+    };
+    let decoder = &mut decoder;
+    let mut learner = DecoderLearner {
+        decoder,
+        backend,
+        files: &files,
+        counts_first_label: false,
+    };
+    Trainer {
+        plan: &run_plan,
+        learner: &mut learner,
+        examples: &rows,
+        eval_examples: None,
+        identity: BTreeMap::new(),
+        stop: StopFlag::default(),
+        observer: &mut clock,
+        disk: Disk::real(),
+    }
+    .train()?;
+    println!("{}", clock.report(args.warmup));
+    Ok(())
+}
+
+fn arguments(output_dir: String, steps: usize) -> TrainingArguments {
+    TrainingArguments {
+        output_dir,
+        per_device_train_batch_size: 1,
+        gradient_accumulation_steps: ROWS_PER_UPDATE,
+        max_steps: steps as i64,
+        logging_steps: 1.0,
+        save_strategy: train::SaveStrategy::No,
+        train_sampling_strategy: train::SamplingStrategy::Sequential,
+        ..TrainingArguments::default()
+    }
+}
+
+struct Rows {
+    lengths: Vec<[usize; 2]>,
+    vocab_size: usize,
+    count: usize,
+}
+
+impl Examples for Rows {
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    fn example(&self, index: usize) -> std::result::Result<Row, TrainError> {
+        let [prompt, all] = self.lengths[index % self.lengths.len()];
+        let id = |at: usize| 4 + ((index * 7919 + at * 104_729) % (self.vocab_size - 4)) as u32;
+        let input_ids: Vec<u32> = (0..all).map(id).collect();
+        let label = |(at, id): (usize, &u32)| if at < prompt { -100 } else { *id as i32 };
+        let labels = input_ids.iter().enumerate().map(label).collect();
+        Ok(Row {
+            index,
+            input_ids,
+            labels,
+        })
+    }
+}
+
+struct Clock {
+    ends: Vec<Instant>,
+    /// From the launch of the process.
+    first: Option<f64>,
+    tokens: Vec<u64>,
+    losses: Vec<f64>,
+}
+
+impl Observer for Clock {
+    fn on(&mut self, event: Event<'_>) {
+        match event {
+            Event::Begin(_) => self.ends = vec![Instant::now()],
+            Event::Update(update) => {
+                self.ends.push(Instant::now());
+                self.first
+                    .get_or_insert_with(|| since_launch().unwrap_or(f64::NAN));
+                self.tokens.push(update.tokens);
+                self.losses.push(update.loss);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Clock {
+    fn report(&self, warmup: usize) -> serde_json::Value {
+        let pairs = self.ends.windows(2);
+        let seconds: Vec<f64> = pairs
+            .map(|pair| (pair[1] - pair[0]).as_secs_f64())
+            .skip(warmup)
+            .collect();
+        let tokens = &self.tokens[warmup..];
+        json!({
+            "seconds_per_update": seconds,
+            "tokens": tokens,
+            "tokens_per_second": tokens.iter().sum::<u64>() as f64 / seconds.iter().sum::<f64>(),
+            "first_update_seconds": self.first,
+            "peak_rss_bytes": status_bytes("VmHWM:").ok(),
+            "anonymous_rss_bytes": status_bytes("RssAnon:").ok(),
+            "losses": self.losses,
+        })
+    }
+}
+
+/// A size of `/proc/self/status`, in bytes.
+fn status_bytes(name: &str) -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status
+        .lines()
+        .find(|line| line.starts_with(name))
+        .context("no such line")?;
+    let kilobytes: u64 = line.split_whitespace().nth(1).context("no size")?.parse()?;
+    Ok(kilobytes * 1024)
+}
+
+/// Seconds since this process was started, as the peer counts them.
+fn since_launch() -> Result<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // Field 22; the second one may hold spaces, and ends with the last parenthesis.
+    let ticks: f64 = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().nth(19))
+        .context("stat")?
+        .parse()?;
+    let boot = std::fs::read_to_string("/proc/stat")?;
+    let boot: f64 = boot
+        .lines()
+        .find_map(|line| line.strip_prefix("btime "))
+        .context("no boot time")?
+        .parse()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+    // Linux counts in hundredths whatever its own clock does. The boot time is in whole seconds.
+    Ok(now - boot - ticks / 100.0)
+}
