@@ -15,15 +15,7 @@ pub(crate) fn ci() -> Result<()> {
         "warnings",
     ];
     run(&mut program("cargo", &lints))?;
-    let mut documentation = program(
-        "cargo",
-        &[
-            "doc",
-            "--workspace",
-            "--no-deps",
-            "--document-private-items",
-        ],
-    );
+    let mut documentation = program("cargo", &["doc", "--workspace", "--no-deps"]);
     run(documentation.env("RUSTDOCFLAGS", "-D warnings"))?;
     crate::architecture::check()?;
     for command in readme_test_commands()? {

@@ -1,6 +1,6 @@
 //! Families: each a table from `config.json` to a [`DecoderSpec`] and a [`ModuleTree`].
 //!
-//! A new family is one file of at most 80 lines and one row of [`FAMILIES`]. What a table cannot say (another
+//! A new family is one file of at most 80 lines and one row of `FAMILIES`. What a table cannot say (another
 //! rotation, a window of some layers only) is refused with the key and the reason, never approximated.
 
 mod activation;
