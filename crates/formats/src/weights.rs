@@ -120,6 +120,18 @@ impl WeightStore {
         Self::of_files(vec![open_file(path)?])
     }
 
+    /// The same files with other tensors in them: what a merge makes in memory. [`WeightStore::check_unchanged`]
+    /// still watches the files that unchanged tensors are views of. Of tensors with one name, the last stays.
+    pub fn with_tensors(&self, tensors: Vec<StoredTensor>) -> Self {
+        let named = tensors
+            .into_iter()
+            .map(|tensor| (tensor.name.clone(), (0, tensor)));
+        Self {
+            files: self.files.clone(),
+            tensors: named.collect(),
+        }
+    }
+
     fn of_files(files: Vec<(StoredFile, Vec<StoredTensor>)>) -> Result<Self, FormatsError> {
         let mut store = Self {
             files: Vec::new(),

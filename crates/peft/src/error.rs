@@ -73,8 +73,8 @@ pub enum PeftError {
     },
     #[error("adapter `{}` was trained on another base: {why}", .path.display())]
     OtherBase { path: PathBuf, why: String },
-    #[error("delta of `{name}` is not finite, nothing was written to `{}`", .path.display())]
-    MergeNotFinite { name: String, path: PathBuf },
+    #[error("merged values of `{name}` are not finite; nothing was written")]
+    MergeNotFinite { name: String },
     #[error("base has no tensor `{name}`, which the adapter changes")]
     NoBaseTensor { name: String },
     #[error("tensor `{name}` cannot be merged, its type is {dtype}")]

@@ -33,6 +33,9 @@ pub use defaults::default_targets;
 pub use error::{Misshapen, PeftError, Result};
 pub use inject::{apply_adapter, get_peft_model, load_adapter};
 pub use load::{BASE_DIGEST, BaseModel, LoadedAdapter, read_adapter};
-pub use merge::{MAX_SHARD_BYTES, MergeReport, merge_folder};
+pub use merge::{
+    MAX_SHARD_BYTES, MergeReport, ModelFolder, merge_folder, merge_weights, merged_config,
+    save_model,
+};
 pub use plan::{AdapterPlan, LoraTarget, PlannedParameter, Role};
 pub use save::{WEIGHTS_NAME, save_adapter, stage_adapter, trained_values};

@@ -5,12 +5,14 @@
 
 mod golden;
 mod mutate;
+mod tiny_model;
 mod tolerance;
 
 pub use golden::{
     Golden, LogLine, Row, Tensor, Trainable, cases, golden, goldens, read_json, read_tensors,
 };
 pub use mutate::Mutation;
+pub use tiny_model::{tiny_model, write_tensors};
 pub use tolerance::{Distance, Tol, assert_close, distance, ulps};
 
 use std::path::{Path, PathBuf};

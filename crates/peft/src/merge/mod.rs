@@ -7,11 +7,11 @@
 mod fold;
 mod shards;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use durable::StagedFolder;
+use durable::{MappedSlice, StagedFolder};
 use formats::Dtype;
 use formats::hf_config::HfConfig;
 use formats::safetensors::{Contents, TensorToWrite};
@@ -21,8 +21,8 @@ use model::spec::DecoderSpec;
 
 use crate::base::{full_name, is_tied_head};
 use crate::error::{PeftError, Result};
-use crate::load::{BaseModel, LoadedAdapter, read_adapter};
-use crate::plan::Role;
+use crate::load::{BaseModel, read_adapter};
+use crate::plan::{AdapterPlan, Role};
 use fold::{Delta, folded};
 
 /// transformers' default `max_shard_size`.
@@ -86,22 +86,68 @@ pub fn merge_folder(
     let merge = Merge {
         spec: &spec,
         weights: &weights,
-        adapter: &adapter,
+        adapter: Some((&adapter.plan, &adapter.values)),
+    };
+    let folder = ModelFolder {
+        config: &config,
+        files_of: base_dir,
+        max_shard_bytes,
+    };
+    merge.write(folder, output)
+}
+
+/// Writes a plain model as a folder, which must not exist: `save_pretrained` of a model without an adapter.
+///
+/// # Errors
+/// Those of writing. Nothing is at `output` then.
+pub fn save_model(
+    folder: ModelFolder<'_>,
+    spec: &DecoderSpec,
+    weights: &WeightStore,
+    output: &Path,
+) -> Result<MergeReport> {
+    let merge = Merge {
+        spec,
+        weights,
+        adapter: None,
+    };
+    merge.write(folder, output)
+}
+
+/// Folds trained values into their base in memory, in f32, rounded once to the stored type. Returns the merged
+/// weights, in which unchanged tensors are still the base's mapped bytes, and whether a tied head came apart.
+///
+/// # Errors
+/// As [`merge_folder`] where nothing is read or written.
+pub fn merge_weights(
+    spec: &DecoderSpec,
+    weights: &WeightStore,
+    plan: &AdapterPlan,
+    values: &BTreeMap<String, Vec<f32>>,
+) -> Result<(WeightStore, bool)> {
+    let merge = Merge {
+        spec,
+        weights,
+        adapter: Some((plan, values)),
     };
     let tensors = merge.tensors()?;
-    let mut staged = StagedFolder::new(output)?;
-    let report = merge.report(&tensors)?;
-    durable::need_space(staged.staging_path(), report.size_bytes + (1 << 20))?;
-    let report = shards::write_weights(&mut staged, tensors, max_shard_bytes, report)
-        .map_err(|error| not_finite(error, output))?;
-    staged.write(
-        "config.json",
-        merged_config(config, report.untied).as_bytes(),
-    )?;
-    copy_files(base_dir, &mut staged)?;
-    weights.check_unchanged()?;
-    staged.publish()?;
-    Ok(report)
+    let untied = merge.report(&tensors)?.untied;
+    let tensors = tensors.into_iter().map(MergedTensor::into_stored);
+    let tensors = tensors
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(|source| not_finite(formats::FormatsError::Write { source }.into()))?;
+    Ok((weights.with_tensors(tensors), untied))
+}
+
+/// What stands beside the weights of a model folder.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelFolder<'a> {
+    /// Its config.
+    pub config: &'a HfConfig,
+    /// Where generation config and tokenizer files are copied from.
+    pub files_of: &'a Path,
+    /// Bytes of one weights file at most.
+    pub max_shard_bytes: u64,
 }
 
 /// A tensor of the merged model: where it comes from.
@@ -120,10 +166,26 @@ enum Change<'a> {
 struct Merge<'a> {
     spec: &'a DecoderSpec,
     weights: &'a WeightStore,
-    adapter: &'a LoadedAdapter,
+    /// What is folded in; nothing where a model is saved as it is.
+    adapter: Option<(&'a AdapterPlan, &'a BTreeMap<String, Vec<f32>>)>,
 }
 
 impl<'a> Merge<'a> {
+    fn write(&self, folder: ModelFolder<'_>, output: &Path) -> Result<MergeReport> {
+        let tensors = self.tensors()?;
+        let mut staged = StagedFolder::new(output)?;
+        let report = self.report(&tensors)?;
+        durable::need_space(staged.staging_path(), report.size_bytes + (1 << 20))?;
+        let report = shards::write_weights(&mut staged, tensors, folder.max_shard_bytes, report)
+            .map_err(not_finite)?;
+        let config = merged_config(folder.config, report.untied);
+        staged.write("config.json", config.to_json().as_bytes())?;
+        copy_files(folder.files_of, &mut staged)?;
+        self.weights.check_unchanged()?;
+        staged.publish()?;
+        Ok(report)
+    }
+
     /// Every tensor of the merged model; the adapter's changes are all used.
     fn tensors(&self) -> Result<Vec<MergedTensor<'a>>> {
         let mut out = Vec::with_capacity(self.weights.len() + 1);
@@ -154,7 +216,9 @@ impl<'a> Merge<'a> {
     /// The head has values of its own from now on, or the embedding leaves it behind.
     fn untied(&self) -> bool {
         let ends = [&self.spec.names.head, &self.spec.names.embedding];
-        let plan = &self.adapter.plan;
+        let Some((plan, _)) = self.adapter else {
+            return false;
+        };
         let delta = plan
             .targets
             .iter()
@@ -176,22 +240,19 @@ impl<'a> Merge<'a> {
     }
 
     fn change(&self, name: &str) -> Change<'a> {
-        let adapter = self.adapter;
-        if let Some(values) = adapter.values.get(name) {
+        let Some((plan, adapter)) = self.adapter else {
+            return Change::None;
+        };
+        if let Some(values) = adapter.get(name) {
             return Change::Replace(values);
         }
         let path = name.strip_suffix(".weight");
-        let target = adapter
-            .plan
+        let target = plan
             .targets
             .iter()
             .find(|target| Some(target.path.as_str()) == path);
         let delta = target.and_then(|target| {
-            let value = |part: &str| {
-                adapter
-                    .values
-                    .get(&format!("{}.{part}.weight", target.path))
-            };
+            let value = |part: &str| adapter.get(&format!("{}.{part}.weight", target.path));
             Some(Delta {
                 target,
                 a: value("lora_A")?,
@@ -203,7 +264,8 @@ impl<'a> Merge<'a> {
 
     fn check_all_used(&self, tensors: &[MergedTensor<'_>]) -> Result<()> {
         let there: BTreeSet<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-        for parameter in &self.adapter.plan.parameters {
+        let parameters = self.adapter.map_or(&[][..], |(plan, _)| &plan.parameters);
+        for parameter in parameters {
             let name = match parameter.role {
                 Role::LoraA | Role::LoraB => {
                     let path = parameter.name.rsplitn(3, '.').last().unwrap_or_default();
@@ -236,7 +298,9 @@ impl<'a> Merge<'a> {
                 .map(|tensor| tensor.stored.bytes.len() as u64)
                 .sum(),
             untied: self.untied(),
-            notices: self.adapter.plan.notices.clone(),
+            notices: self
+                .adapter
+                .map_or_else(Vec::new, |(plan, _)| plan.notices.clone()),
         })
     }
 }
@@ -256,6 +320,20 @@ impl<'a> MergedTensor<'a> {
             contents: Contents::Made(Box::new(move || self.made())),
             ..plain
         }
+    }
+
+    /// The tensor itself: mapped bytes where nothing changes.
+    fn into_stored(self) -> io::Result<StoredTensor> {
+        let bytes = match self.change {
+            Change::None => self.stored.bytes.clone(),
+            Change::Fold(_) | Change::Replace(_) => MappedSlice::from_vec(self.made()?),
+        };
+        let (name, stored) = (self.name, self.stored);
+        Ok(StoredTensor {
+            name,
+            bytes,
+            ..stored
+        })
     }
 
     /// The changed bytes, finite.
@@ -281,7 +359,7 @@ impl<'a> MergedTensor<'a> {
 #[error("`{0}` is not finite")]
 struct NotFinite(String);
 
-fn not_finite(error: PeftError, output: &Path) -> PeftError {
+fn not_finite(error: PeftError) -> PeftError {
     let PeftError::Formats(formats::FormatsError::Write { source }) = &error else {
         return error;
     };
@@ -289,21 +367,20 @@ fn not_finite(error: PeftError, output: &Path) -> PeftError {
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<NotFinite>());
     match inner {
-        Some(NotFinite(name)) => PeftError::MergeNotFinite {
-            name: name.clone(),
-            path: PathBuf::from(output),
-        },
+        Some(NotFinite(name)) => PeftError::MergeNotFinite { name: name.clone() },
         None => error,
     }
 }
 
-fn merged_config(mut config: HfConfig, untied: bool) -> String {
+/// The config of a merged model: with `tie_word_embeddings: false` where its head came apart.
+pub fn merged_config(config: &HfConfig, untied: bool) -> HfConfig {
+    let mut config = config.clone();
     if untied {
         config
             .raw
             .insert("tie_word_embeddings".into(), false.into());
     }
-    config.to_json()
+    config
 }
 
 fn copy_files(base_dir: &Path, staged: &mut StagedFolder) -> Result<()> {
