@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use lowrank::{Ending, LowrankError};
+use lowrank::Ending;
 
 use crate::misuse::Misuse;
 use crate::output::say;
@@ -64,14 +64,16 @@ fn run(command: Command) -> Result<ExitCode> {
 
 /// What, where, how to mend.
 fn tell(error: &anyhow::Error) -> ExitCode {
-    say(&format!("error: {error}"));
-    for cause in error.chain().skip(1) {
-        say(&format!("  because: {cause}"));
+    let mut told = error.to_string();
+    say(&format!("error: {told}"));
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Some errors end with their cause's text: once is enough.
+        if !told.ends_with(&cause) {
+            say(&format!("  because: {cause}"));
+            told = cause;
+        }
     }
-    if let Some(hint) = error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<LowrankError>()?.hint())
-    {
+    if let Some(hint) = error.chain().find_map(lowrank::hint) {
         say(&format!("mend: {hint}"));
     }
     let misused = error.chain().any(|cause| cause.is::<Misuse>());

@@ -93,7 +93,8 @@ impl RunFile {
         let mut map = self.lora.clone();
         map.entry("peft_type").or_insert_with(|| "LORA".into());
         map.entry("task_type").or_insert_with(|| "CAUSAL_LM".into());
-        let config = LoraConfig::parse(&serde_json::to_vec(&map)?, Path::new("lora"))?;
+        let config = LoraConfig::parse(&serde_json::to_vec(&map)?, Path::new("lora"))
+            .map_err(|error| Misuse(error.to_string()))?;
         if let Some(unknown) = config.extra.keys().next() {
             let near = nearest_name(unknown, crate::flags::lora_names());
             let near = near.map_or(String::new(), |near| format!(", did you mean `{near}`?"));

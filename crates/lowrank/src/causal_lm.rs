@@ -11,6 +11,7 @@ use formats::hf_config::HfConfig;
 use formats::weights::WeightStore;
 use model::tree::ModuleTree;
 use model::{Decoder, GenerationConfig, families};
+use peft::{AdapterPlan, MergeReport, ModelFolder};
 
 use crate::dataset::TokenizedDataset;
 use crate::error::Result;
@@ -43,6 +44,7 @@ pub struct LoadOptions {
 /// A base model: its folder's config, its mapped weights, and a decoder that reads them.
 pub struct CausalLm {
     pub(crate) folder: PathBuf,
+    config: HfConfig,
     generation: formats::hf_config::GenerationConfig,
     pub(crate) tree: ModuleTree,
     pub(crate) weights: WeightStore,
@@ -70,11 +72,13 @@ impl CausalLm {
         let tree = families::module_tree(&config)?;
         let generation = formats::hf_config::GenerationConfig::open(folder, &config)?;
         let weights = WeightStore::open(folder)?;
-        let (compute, notices) = resolve(options.compute_dtype, &weights);
+        let (compute, mut notices) = resolve(options.compute_dtype, &weights);
+        notices.extend(families::notices(&config)?);
         let backend = Arc::new(Cpu::new(options.threads, compute, options.isa));
         let decoder = Decoder::load(backend, spec, &weights)?;
         Ok(Self {
             folder: folder.to_path_buf(),
+            config,
             generation,
             tree,
             weights,
@@ -154,6 +158,56 @@ impl CausalLm {
         progress: impl FnMut(usize, usize),
     ) -> Result<Evaluation> {
         evaluate(&self.decoder, dataset, progress)
+    }
+
+    /// Writes the model as a folder that `AutoModelForCausalLM` opens: config, generation config, the tokenizer
+    /// files of the folder that it came from, and safetensors, in shards above [`peft::MAX_SHARD_BYTES`].
+    /// `folder` must not exist: shards of another model that lay there would mix with these.
+    ///
+    /// # Errors
+    /// A folder that is there already or cannot be written; nothing is at `folder` then.
+    pub fn save_pretrained(&self, folder: impl AsRef<Path>) -> Result<MergeReport> {
+        self.save_sharded(folder, peft::MAX_SHARD_BYTES)
+    }
+
+    /// The same, with weights files of at most `max_shard_bytes`.
+    ///
+    /// # Errors
+    /// As [`CausalLm::save_pretrained`].
+    pub fn save_sharded(
+        &self,
+        folder: impl AsRef<Path>,
+        max_shard_bytes: u64,
+    ) -> Result<MergeReport> {
+        let beside = ModelFolder {
+            config: &self.config,
+            files_of: &self.folder,
+            max_shard_bytes,
+        };
+        let spec = self.decoder.spec();
+        Ok(peft::save_model(
+            beside,
+            spec,
+            &self.weights,
+            folder.as_ref(),
+        )?)
+    }
+
+    /// The same model with `adapter`'s trained values folded into its weights.
+    pub(crate) fn merged(self, adapter: &AdapterPlan) -> Result<Self> {
+        let values = peft::trained_values(&self.decoder, adapter)?;
+        let (weights, untied) =
+            peft::merge_weights(self.decoder.spec(), &self.weights, adapter, &values)?;
+        let config = peft::merged_config(&self.config, untied);
+        let backend = self.decoder.shared_backend();
+        let decoder = Decoder::load(backend, families::decoder_spec(&config)?, &weights)?;
+        Ok(Self {
+            tree: families::module_tree(&config)?,
+            config,
+            weights,
+            decoder,
+            ..self
+        })
     }
 
     /// SHA-256 over the weights' headers and samples of every tensor: names a base model.

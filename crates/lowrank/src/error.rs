@@ -57,3 +57,26 @@ impl LowrankError {
         }
     }
 }
+
+/// How to mend any error of this library, whichever room's it is: `?` in a function that returns a boxed error
+/// keeps the room's own type.
+pub fn hint(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    if let Some(error) = error.downcast_ref::<LowrankError>() {
+        return error.hint();
+    }
+    macro_rules! first_of {
+        ($($room:ty),+ $(,)?) => {
+            None$( .or_else(|| Some(error.downcast_ref::<$room>()?.hint())) )+.flatten()
+        };
+    }
+    first_of!(
+        durable::DurableError,
+        formats::FormatsError,
+        formats::rows::RowsError,
+        data::DataError,
+        model::families::ConfigError,
+        model::ModelError,
+        peft::PeftError,
+        train::TrainError,
+    )
+}

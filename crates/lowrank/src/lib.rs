@@ -22,7 +22,7 @@ pub use data::{
 };
 pub use dataset::{Dataset, TokenizedDataset};
 pub use engine::shapes::ComputeDtype;
-pub use error::{LowrankError, Result};
+pub use error::{LowrankError, Result, hint};
 pub use evaluation::{Evaluation, RowLoss};
 pub use generation::Generated;
 pub use inspection::{InspectedParameter, InspectedTarget, Inspection, inspect};
@@ -39,6 +39,8 @@ pub use trainer::Trainer;
 
 /// The file formats under the words above, for programs that need a file as it is.
 pub use formats;
+/// Values of [`LoraConfig`]'s fields.
+pub use formats::adapter_config::{Bias, InitLoraWeights, Number, OneOrMany};
 
 /// Reads a text file of a user's own, such as a run file.
 ///

@@ -94,6 +94,15 @@ impl PeftModel {
         )?)
     }
 
+    /// The plain model with the adapter folded into its weights: in f32, rounded once to the type that they are
+    /// stored in. Weights that the adapter does not change stay the base's mapped bytes.
+    ///
+    /// # Errors
+    /// A merged value that is not finite.
+    pub fn merge_and_unload(self) -> Result<CausalLm> {
+        self.base.merged(&self.plan)
+    }
+
     /// Generates behind `prompt`; `on_text` gets each piece as it comes.
     ///
     /// # Errors

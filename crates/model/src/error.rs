@@ -86,6 +86,11 @@ impl ModelError {
             Self::TooLong { max, .. } => Some(format!("cut at max_length {max} or less")),
             Self::TokenId { .. } => Some("use the tokenizer that belongs to this model".into()),
             Self::Format(error) => error.hint(),
+            Self::Generation {
+                name: "max_length", ..
+            } => {
+                Some("raise max_length, or give max_new_tokens, which leaves the prompt out".into())
+            }
             Self::Engine(_) | Self::Size { .. } | Self::Generation { .. } => None,
         }
     }

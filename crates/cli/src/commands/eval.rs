@@ -47,11 +47,9 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         args.adapter.as_ref(),
         args.engine.options(Compute::Auto)?,
     )?;
-    let tokenizer = Tokenizer::from_pretrained(&args.model).map_err(lowrank::LowrankError::from)?;
+    let tokenizer = Tokenizer::from_pretrained(&args.model)?;
     let template = match (&args.template_prompt, &args.template_response) {
-        (Some(prompt), Some(response)) => {
-            Template::jinja(prompt, response).map_err(lowrank::LowrankError::from)?
-        }
+        (Some(prompt), Some(response)) => Template::jinja(prompt, response)?,
         _ => Template::alpaca(),
     };
     let dataset = Dataset::open(&args.dataset, args.split.as_deref())?;

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         args.adapter.as_ref(),
         args.engine.options(Compute::Auto)?,
     )?;
-    let tokenizer = Tokenizer::from_pretrained(&args.model).map_err(lowrank::LowrankError::from)?;
+    let tokenizer = Tokenizer::from_pretrained(&args.model)?;
     let config = config(args, &model, &tokenizer);
     let mut results = Vec::new();
     for prompt in &args.prompt {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::Args;
 use lowrank::{
-    CausalLm, Compute, Dataset, Ending, PeftModel, StopFlag, Template, TokenizedDataset, Tokenizer,
-    Trainer, TrainingArguments, get_peft_model,
+    CausalLm, Compute, ComputeDtype, Dataset, Ending, PeftModel, StopFlag, Template,
+    TokenizedDataset, Tokenizer, Trainer, TrainingArguments, get_peft_model,
 };
 
 use super::EngineFlags;
@@ -69,8 +69,8 @@ pub(crate) fn run(args: &TrainArgs, stop: StopFlag) -> Result<Ending> {
     base.notices()
         .iter()
         .for_each(|notice| say(&format!("note: {notice}")));
-    let tokenizer =
-        Arc::new(Tokenizer::from_pretrained(model).map_err(lowrank::LowrankError::from)?);
+    say(&computing(&base));
+    let tokenizer = Arc::new(Tokenizer::from_pretrained(model)?);
     let mut model = match &run.adapter {
         Some(adapter) => PeftModel::from_pretrained(base, adapter)?,
         None => get_peft_model(base, &config, arguments.seed)?,
@@ -116,6 +116,15 @@ pub(crate) fn run(args: &TrainArgs, stop: StopFlag) -> Result<Ending> {
     Ok(output.ending)
 }
 
+/// `compute_dtype` in effect.
+fn computing(base: &CausalLm) -> String {
+    let name = match base.compute_dtype() {
+        ComputeDtype::F32 => "f32",
+        ComputeDtype::Bf16 => "bf16",
+    };
+    format!("compute_dtype: {name}")
+}
+
 /// Run file and flags together.
 fn settle(args: &TrainArgs) -> Result<RunFile> {
     let mut run = args
@@ -132,6 +141,9 @@ fn settle(args: &TrainArgs) -> Result<RunFile> {
     run.split = args.split.clone().or(run.split);
     run.eval_split = args.eval_split.clone().or(run.eval_split);
     run.max_length = args.max_length.or(run.max_length);
+    if run.max_length == Some(0) {
+        return Err(Misuse("`max_length` must be a whole number above 0: 0".into()).into());
+    }
     run.train.extend(args.train.train.clone());
     run.lora.extend(args.lora.lora.clone());
     if run.adapter.is_some() && !run.lora.is_empty() {
@@ -156,8 +168,7 @@ impl Rows<'_> {
     fn open(&self, path: &Path, split: Option<&str>) -> Result<TokenizedDataset> {
         let template = match &self.run.template {
             None => Template::alpaca(),
-            Some(text) => Template::jinja(&text.prompt, &text.response)
-                .map_err(lowrank::LowrankError::from)?,
+            Some(text) => Template::jinja(&text.prompt, &text.response)?,
         };
         let dataset = Dataset::open(path, split)?;
         let max_length = self.run.max_length.unwrap_or(DEFAULT_MAX_LENGTH);

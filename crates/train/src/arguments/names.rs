@@ -188,11 +188,12 @@ fn unknown(name: &str) -> Problem {
     }
 }
 
-/// The candidate that `name` is most likely a misspelling of: at most a third of its letters differ.
+/// The candidate that `name` is most likely a misspelling of: about a third of its letters differ at most (two letters
+/// swapped count twice, and that must pass in a word of five).
 pub fn nearest_name<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .map(|candidate| (distance(name, candidate), candidate))
-        .filter(|(distance, candidate)| distance * 3 <= candidate.len().max(name.len()))
+        .filter(|(distance, candidate)| distance * 3 <= candidate.len().max(name.len()) + 1)
         .min()
         .map(|(_, candidate)| candidate)
 }

@@ -1,0 +1,12 @@
+//! The command as a user has it: a process with arguments, output and an exit code.
+
+#![allow(
+    missing_docs,
+    clippy::disallowed_methods,
+    reason = "a test program with files of its own"
+)]
+
+mod bad_input;
+mod sandbox;
+#[cfg(unix)]
+mod signals;
