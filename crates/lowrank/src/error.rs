@@ -24,16 +24,29 @@ pub enum LowrankError {
     Model(#[from] model::ModelError),
     /// An adapter.
     #[error(transparent)]
-    Peft(#[from] peft::PeftError),
+    Peft(Box<peft::PeftError>),
     /// A training run.
     #[error(transparent)]
-    Train(#[from] train::TrainError),
+    Train(Box<train::TrainError>),
     /// A merge whose result does not say the same.
     #[error("the merged model is not the adapter's: {reason}")]
     MergeDiffers {
         /// Where they part.
         reason: String,
     },
+}
+
+// Boxed: an error of 128 bytes in every `Result` is what clippy warns a caller of.
+impl From<peft::PeftError> for LowrankError {
+    fn from(error: peft::PeftError) -> Self {
+        Self::Peft(Box::new(error))
+    }
+}
+
+impl From<train::TrainError> for LowrankError {
+    fn from(error: train::TrainError) -> Self {
+        Self::Train(Box::new(error))
+    }
 }
 
 /// Results of this library.

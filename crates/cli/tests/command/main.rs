@@ -3,7 +3,8 @@
 #![allow(
     missing_docs,
     clippy::disallowed_methods,
-    reason = "a test program with files of its own"
+    clippy::print_stderr,
+    reason = "a test program with files and words of its own"
 )]
 
 mod bad_input;
