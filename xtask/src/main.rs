@@ -3,6 +3,7 @@
 mod architecture;
 mod bench;
 mod ci;
+mod demo;
 mod faults;
 mod python;
 mod run;
@@ -30,6 +31,12 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Our side of the race alone.
     BenchOurs(bench::ours::OursArgs),
+    /// Makes the base model and the data of `lowrank demo` again: some minutes of training.
+    DemoBase {
+        /// Take the training of the last call.
+        #[arg(long)]
+        keep_trained: bool,
+    },
     /// Makes the golden files again with the Python stack, and shows what changed.
     Goldens,
 }
@@ -41,6 +48,7 @@ fn main() -> Result<()> {
         Command::Faults => faults::faults(),
         Command::Bench(args) => bench::bench(&args),
         Command::BenchOurs(args) => bench::ours::run(&args),
+        Command::DemoBase { keep_trained } => demo::demo_base(keep_trained),
         Command::Goldens => python::goldens(),
     }
 }

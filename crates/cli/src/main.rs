@@ -29,6 +29,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(commands::demo::DemoArgs),
     Train(Box<commands::train::TrainArgs>),
     Generate(commands::generate::GenerateArgs),
     Merge(commands::merge::MergeArgs),
@@ -47,12 +48,13 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Demo(args) => {
+            let ending = commands::demo::run(&args, signals::stop_flag()?)?;
+            return Ok(exit_code(&ending));
+        }
         Command::Train(args) => {
             let ending = commands::train::run(&args, signals::stop_flag()?)?;
-            return Ok(match ending {
-                Ending::Interrupted { signal, .. } => ExitCode::from(128 + signal as u8),
-                Ending::Complete | Ending::EarlyStop => ExitCode::SUCCESS,
-            });
+            return Ok(exit_code(&ending));
         }
         Command::Generate(args) => commands::generate::run(&args)?,
         Command::Merge(args) => commands::merge::run(&args)?,
@@ -60,6 +62,13 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Inspect(args) => commands::inspect::run(&args)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn exit_code(ending: &Ending) -> ExitCode {
+    match ending {
+        Ending::Interrupted { signal, .. } => ExitCode::from(128 + *signal as u8),
+        Ending::Complete | Ending::EarlyStop => ExitCode::SUCCESS,
+    }
 }
 
 /// What, where, how to mend.

@@ -111,6 +111,14 @@ impl TokenizedDataset {
         self.encoded.is_empty()
     }
 
+    /// Ids and labels of one row.
+    ///
+    /// # Panics
+    /// As slices do, where `index` is out of range.
+    pub fn get(&self, index: usize) -> data::Example {
+        self.encoded.get(index)
+    }
+
     /// What was cut, how long rows are, how many have nothing to learn.
     pub fn report(&self) -> &data::Report {
         self.encoded.report()

@@ -139,7 +139,11 @@ fn tie_embeddings(
         let last = name.rsplit('.').next().unwrap_or_default();
         EMBEDDING_LAYER_NAMES.contains(&last)
     };
-    let saves = config.modules_to_save.iter().flatten().any(known);
+    // A tied run writes the embedding's own path (see below), which PEFT knows only by the names above: read it back
+    // as what it was.
+    let written = |name: &String| config.ensure_weight_tying && *name == spec.names.embedding;
+    let mut saved = config.modules_to_save.iter().flatten();
+    let saves = saved.any(|name| known(name) || written(name));
     let targets = targets_embedding(config, &known)?;
     if !config.ensure_weight_tying {
         if spec.tie_word_embeddings && (saves || targets) {

@@ -1,8 +1,11 @@
 //! The small world that the demo's base model reads about. Written for this project.
+//!
+//! Tables: a row a line, whatever its length.
 
 /// An animal: name, kind, where it lives, what it eats, what it does with its voice, legs, colour, its young.
 pub(super) type Animal = [&'static str; 8];
 
+#[rustfmt::skip]
 pub(super) const ANIMALS: [Animal; 30] = [
     ["cow", "mammal", "on a farm", "grass", "moos", "four", "brown", "a calf"],
     ["pig", "mammal", "on a farm", "corn", "grunts", "four", "pink", "a piglet"],
@@ -39,6 +42,7 @@ pub(super) const ANIMALS: [Animal; 30] = [
 /// A country: name, capital, continent, language.
 pub(super) type Country = [&'static str; 4];
 
+#[rustfmt::skip]
 pub(super) const COUNTRIES: [Country; 20] = [
     ["France", "Paris", "Europe", "French"],
     ["Germany", "Berlin", "Europe", "German"],
@@ -65,6 +69,7 @@ pub(super) const COUNTRIES: [Country; 20] = [
 /// A trade: name, what it makes or does, where, with what.
 pub(super) type Trade = [&'static str; 4];
 
+#[rustfmt::skip]
 pub(super) const TRADES: [Trade; 16] = [
     ["baker", "bakes bread", "in a bakery", "an oven"],
     ["farmer", "grows wheat", "in a field", "a tractor"],
@@ -84,6 +89,7 @@ pub(super) const TRADES: [Trade; 16] = [
     ["weaver", "weaves cloth", "in a mill", "a loom"],
 ];
 
+#[rustfmt::skip]
 pub(super) const OPPOSITES: [[&str; 2]; 20] = [
     ["hot", "cold"],
     ["big", "small"],
@@ -116,6 +122,7 @@ pub(super) struct Relation {
 }
 
 /// For columns 1.. of [`ANIMALS`].
+#[rustfmt::skip]
 pub(super) const ANIMAL_RELATIONS: [Relation; 7] = [
     Relation {
         prose: &["The {0} is a {1}.", "Every {0} is a {1}.", "People say that the {0} is a {1}."],
@@ -155,9 +162,10 @@ pub(super) const ANIMAL_RELATIONS: [Relation; 7] = [
 ];
 
 /// For columns 1.. of [`COUNTRIES`].
+#[rustfmt::skip]
 pub(super) const COUNTRY_RELATIONS: [Relation; 3] = [
     Relation {
-        prose: &["The capital of {0} is {1}.", "{1} is the capital of {0}.", "In {0} the largest city is {1}."],
+        prose: &["The capital of {0} is {1}.", "{1} is the capital of {0}.", "The government of {0} sits in {1}."],
         question: &["What is the capital of {0}?", "Name the capital of {0}."],
         answer: "The capital of {0} is {1}.",
     },
@@ -174,6 +182,7 @@ pub(super) const COUNTRY_RELATIONS: [Relation; 3] = [
 ];
 
 /// For columns 1.. of [`TRADES`].
+#[rustfmt::skip]
 pub(super) const TRADE_RELATIONS: [Relation; 3] = [
     Relation {
         prose: &["The {0} {1}.", "Every day the {0} {1}.", "It is the {0} who {1}."],
@@ -193,6 +202,7 @@ pub(super) const TRADE_RELATIONS: [Relation; 3] = [
 ];
 
 /// For [`OPPOSITES`], which also hold the other way round.
+#[rustfmt::skip]
 pub(super) const OPPOSITE: Relation = Relation {
     prose: &["The opposite of {0} is {1}.", "What is not {0} is {1}.", "{0} and {1} are opposites."],
     question: &["What is the opposite of {0}?"],

@@ -1,7 +1,8 @@
 //! Text about the small world: prose for the base model, questions with answers for the adapter.
 
 use super::facts::{
-    ANIMAL_RELATIONS, ANIMALS, COUNTRIES, COUNTRY_RELATIONS, OPPOSITE, OPPOSITES, Relation, TRADE_RELATIONS, TRADES,
+    ANIMAL_RELATIONS, ANIMALS, COUNTRIES, COUNTRY_RELATIONS, OPPOSITE, OPPOSITES, Relation,
+    TRADE_RELATIONS, TRADES,
 };
 
 /// One statement of the world: who, what, and how it is said.
@@ -14,25 +15,45 @@ pub(crate) struct Fact {
 }
 
 /// A question and its answer.
+#[derive(serde::Serialize)]
 pub(crate) struct Instruction {
     pub(crate) instruction: String,
+    /// The template wants the column.
+    pub(crate) input: &'static str,
     pub(crate) output: String,
 }
 
 impl Fact {
     fn say(&self, pattern: &str) -> String {
-        let text = pattern.replace("{0}", self.subject).replace("{1}", self.value);
+        let text = with_article(pattern, "{0}", self.subject);
+        let text = with_article(&text, "{1}", self.value);
         let mut letters = text.chars();
-        letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+        letters.next().map_or(String::new(), |first| {
+            first.to_uppercase().chain(letters).collect()
+        })
     }
 
     /// Every way to ask for it, with the answer.
     pub(crate) fn instructions(&self) -> impl Iterator<Item = Instruction> {
         self.relation.question.iter().map(|question| Instruction {
             instruction: self.say(question),
+            input: "",
             output: self.say(self.relation.answer),
         })
     }
+}
+
+/// Fills a place of a pattern; "a" before it becomes "an" where a vowel follows.
+fn with_article(pattern: &str, place: &str, word: &str) -> String {
+    let vowel = word.starts_with(['a', 'e', 'i', 'o', 'u']);
+    let grammatical = if vowel {
+        pattern
+            .replace(&format!("a {place}"), &format!("an {place}"))
+            .replace(&format!("A {place}"), &format!("An {place}"))
+    } else {
+        pattern.to_owned()
+    };
+    grammatical.replace(place, word)
 }
 
 /// All facts, subject by subject.
@@ -57,29 +78,36 @@ pub(crate) fn world() -> Vec<Vec<Fact>> {
 
 /// Every third subject of a relation is held out, another third for each relation.
 fn facts(row: &[&'static str], relations: &'static [Relation], number: usize) -> Vec<Fact> {
-    let fact = |(column, relation)| Fact {
+    let fact = |(column, relation): (usize, &'static Relation)| Fact {
         subject: row[0],
         value: row[column + 1],
         relation,
-        held_out: (number + column) % 3 == 0,
+        held_out: (number + column).is_multiple_of(3),
     };
     relations.iter().enumerate().map(fact).collect()
 }
 
-/// `count` documents of prose; each is about a few subjects, or about one in detail.
+/// `count` documents of prose; each is about many subjects, or about one in detail. Every fact is told equally often.
 pub(crate) fn prose(count: usize, seed: u64) -> Vec<String> {
     let world = world();
+    let places: Vec<(usize, usize)> = world
+        .iter()
+        .enumerate()
+        .flat_map(|(subject, facts)| (0..facts.len()).map(move |fact| (subject, fact)))
+        .collect();
     let mut draw = Draw(seed);
     let document = |_| {
         let sentences = 3 + draw.below(5);
         let detailed = draw.below(2) == 0;
-        let mut subject = &world[draw.below(world.len())];
+        let (topic, _) = places[draw.below(places.len())];
         let mut text = Vec::new();
         for _ in 0..sentences {
-            if !detailed {
-                subject = &world[draw.below(world.len())];
-            }
-            let fact = &subject[draw.below(subject.len())];
+            let (subject, fact) = if detailed {
+                (topic, draw.below(world[topic].len()))
+            } else {
+                places[draw.below(places.len())]
+            };
+            let fact = &world[subject][fact];
             text.push(fact.say(fact.relation.prose[draw.below(fact.relation.prose.len())]));
         }
         text.join(" ")
@@ -87,15 +115,39 @@ pub(crate) fn prose(count: usize, seed: u64) -> Vec<String> {
     (0..count).map(document).collect()
 }
 
+/// Questions with answers: those to learn from, and those of held-out facts.
+pub(crate) fn questions() -> (Vec<Instruction>, Vec<Instruction>) {
+    let (mut learnt, mut held_out) = (Vec::new(), Vec::new());
+    for fact in world().iter().flatten() {
+        let rows = if fact.held_out {
+            &mut held_out
+        } else {
+            &mut learnt
+        };
+        rows.extend(fact.instructions());
+    }
+    (learnt, held_out)
+}
+
 /// `SplitMix64`: the same text on every machine.
-struct Draw(u64);
+pub(super) struct Draw(pub(super) u64);
 
 impl Draw {
     fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    /// About normal, with spread 1: the sum of twelve uniform draws less its mean.
+    pub(super) fn normal(&mut self) -> f32 {
+        let uniform = |_| (self.next() >> 40) as f32 / (1 << 24) as f32;
+        (0..12).map(uniform).sum::<f32>() - 6.0
+    }
+
+    fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % bound as u64) as usize
+        z ^ (z >> 31)
     }
 }

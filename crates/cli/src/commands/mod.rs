@@ -1,5 +1,6 @@
 //! One file for each subcommand: its flags, and what it runs.
 
+pub(crate) mod demo;
 pub(crate) mod eval;
 pub(crate) mod generate;
 pub(crate) mod inspect;

@@ -1,0 +1,56 @@
+//! A BLOOM that knows nothing: the config, and random weights in its shapes.
+
+use std::path::Path;
+
+use anyhow::Result;
+use lowrank::formats::Dtype;
+use lowrank::formats::safetensors::{self, TensorToWrite};
+use serde_json::json;
+
+use super::text::Draw;
+use super::tokenizer::VOCABULARY;
+
+/// Writes `config.json`, `generation_config.json` and `model.safetensors` (bf16).
+pub(super) fn write(folder: &Path, seed: u64) -> Result<()> {
+    let config = json!({
+        "architectures": ["BloomForCausalLM"], "model_type": "bloom", "vocab_size": VOCABULARY,
+        "hidden_size": 128, "n_layer": 4, "n_head": 4, "layer_norm_epsilon": 1e-5, "initializer_range": 0.02,
+        "apply_residual_connection_post_layernorm": false, "tie_word_embeddings": true,
+        "attention_dropout": 0.0, "hidden_dropout": 0.0, "use_cache": true, "torch_dtype": "bfloat16",
+        "unk_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3,
+    });
+    let generation = json!({ "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 3 });
+    std::fs::write(
+        folder.join("config.json"),
+        serde_json::to_string_pretty(&config)? + "\n",
+    )?;
+    std::fs::write(
+        folder.join("generation_config.json"),
+        serde_json::to_string_pretty(&generation)? + "\n",
+    )?;
+    let parameters = lowrank::inspect(folder, None, None)?.parameters;
+    let mut draw = Draw(seed);
+    let weights: Vec<_> = parameters
+        .iter()
+        .map(|parameter| bytes(&parameter.name, &parameter.shape, &mut draw))
+        .collect();
+    let tensors = parameters.iter().zip(&weights);
+    let tensors =
+        tensors.map(|(one, bytes)| TensorToWrite::bytes(&one.name, Dtype::BF16, &one.shape, bytes));
+    let mut file = std::fs::File::create(folder.join("model.safetensors"))?;
+    safetensors::write(&mut file, tensors.collect(), &[("format", "pt")])?;
+    Ok(())
+}
+
+fn bytes(name: &str, shape: &[usize], draw: &mut Draw) -> Vec<u8> {
+    let value = |draw: &mut Draw| match (name.ends_with(".bias"), shape.len()) {
+        (true, _) => 0.0,
+        (false, 1) => 1.0,
+        (false, _) => 0.02 * draw.normal(),
+    };
+    // bf16 by truncation: these values are random anyhow.
+    let bf16 = |value: f32| ((value.to_bits() >> 16) as u16).to_le_bytes();
+    (0..shape.iter().product())
+        .flat_map(|_| bf16(value(draw)))
+        .collect()
+}
