@@ -212,16 +212,11 @@ impl Plan<'_> {
         if self.k == 0 {
             return self.empty_sum(panels, rows);
         }
-        // Stored rows along n are read once for all panels; rows along k one panel at a time, far
-        // enough along k that memory is read in pages.
-        let unit_k = match self.job.product {
-            Product::Nt => 2 * K_BLOCK,
-            Product::Nn => K_BLOCK,
-        };
-        let together = |panels: &Range<usize>| match self.job.product {
-            Product::Nt => 1,
-            Product::Nn => panels.len(),
-        };
+        // A few rows read the matrix itself, in the order in which memory has it. Otherwise a tile of
+        // rows meets all panels of the group while the first cache has it.
+        let few = self.narrow(rows.len()).is_some();
+        let unit_k = if few { 2 * K_BLOCK } else { K_BLOCK };
+        let together = |panels: &Range<usize>| if few { 1 } else { panels.len() };
         let across = self.k.div_ceil(unit_k);
         let unit = |panels: &Range<usize>, i: usize| {
             let first = panels.start + i / across;
@@ -274,18 +269,24 @@ impl Plan<'_> {
             for (panel, at) in panels().filter(|_| narrow.is_none()) {
                 self.pack_panel(panel, k, &mut buffer[at..][..panel_len], ahead);
             }
-            for (panel, at) in panels() {
-                let block = Block {
-                    panel,
-                    k,
-                    packed: &buffer[at..][..panel_len],
-                };
-                match narrow {
-                    Some(narrow) => self.few_rows(narrow, &block, rows.clone(), packed, ahead),
-                    None => {
-                        ahead.burst = tile_burst;
-                        self.block(&block, rows.clone(), packed, ahead);
-                    }
+            let block = |panel, at: usize| Block {
+                panel,
+                k,
+                packed: &buffer[at..][..panel_len],
+            };
+            if let Some(narrow) = narrow {
+                for (panel, at) in panels() {
+                    self.few_rows(narrow, &block(panel, at), rows.clone(), packed, ahead);
+                }
+                continue;
+            }
+            ahead.burst = tile_burst;
+            for first in rows.clone().step_by(self.kernel.rows) {
+                let tile_rows = first..rows.end.min(first + self.kernel.rows);
+                for (panel, at) in panels() {
+                    let tile = self.tile(&block(panel, at), tile_rows.clone(), packed);
+                    // SAFETY: as each of the parts says; no other task writes this part of y.
+                    unsafe { (self.kernel.tile)(&tile, ahead) };
                 }
             }
         }
@@ -304,7 +305,7 @@ impl Plan<'_> {
         let depth = self.kernel.packing.depth(unit.k.len());
         let blocks = unit.k.len().div_ceil(K_BLOCK);
         let pack_steps = match self.job.product {
-            Product::Nt => self.kernel.cols * blocks,
+            Product::Nt => unit.panels.len() * self.kernel.cols * blocks,
             Product::Nn => unit.panels.len() * depth,
         };
         if self.narrow(rows).is_some() {
@@ -354,16 +355,6 @@ impl Plan<'_> {
         pack.out = out.as_mut_ptr();
         // SAFETY: the panel lies inside the matrix, and the buffer holds a block of it.
         unsafe { (self.kernel.pack_w(self.job.product, self.job.w.dtype))(&pack, ahead) };
-    }
-
-    /// All tiles of a block.
-    fn block(&self, block: &Block<'_>, rows: Range<usize>, packed: &[u32], ahead: &mut Ahead) {
-        for first in rows.clone().step_by(self.kernel.rows) {
-            let tile_rows = first..rows.end.min(first + self.kernel.rows);
-            let tile = self.tile(block, tile_rows, packed);
-            // SAFETY: as each of the parts says; no other task writes this part of y.
-            unsafe { (self.kernel.tile)(&tile, ahead) };
-        }
     }
 
     /// The only tile of a block, from the matrix itself.
