@@ -112,14 +112,16 @@ pub(crate) fn run(ctx: &Context, job: Job<'_>, y: MatMut<'_>) {
         let groups = Groups(n.div_ceil(plan.kernel.cols));
         let count = groups.count();
         let chunk = plan.row_chunk(count);
-        ctx.threads.run(count * plan.m.div_ceil(chunk), |task| {
-            let first = task / count * chunk;
-            let rows = first..plan.m.min(first + chunk);
-            let group = groups.nth(task % count);
-            // With threads in step, this one takes that group next; a wrong guess costs little.
-            let next = groups.nth(task % count + ctx.threads.count());
-            plan.group(group, next, rows, packed);
-        });
+        for k in plan.passes() {
+            ctx.threads.run(count * plan.m.div_ceil(chunk), |task| {
+                let first = task / count * chunk;
+                let rows = first..plan.m.min(first + chunk);
+                let group = groups.nth(task % count);
+                // With threads in step, this one takes that group next; a wrong guess costs little.
+                let next = groups.nth(task % count + ctx.threads.count());
+                plan.group(group, next, k.clone(), rows, packed);
+            });
+        }
     });
 }
 
@@ -207,8 +209,25 @@ impl Plan<'_> {
         }
     }
 
+    /// Runs of k that all tasks finish before the next. Stored rows along n lie in a page each: one
+    /// block of them at a time is as many pages as the processor remembers.
+    fn passes(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (k, len) = match self.job.product {
+            Product::Nt => (self.k, self.k.max(1)),
+            Product::Nn => (self.k, K_BLOCK),
+        };
+        (0..k.max(1)).step_by(len).map(move |first| first..k.min(first + len))
+    }
+
     /// Some rows over some panels.
-    fn group(&self, panels: Range<usize>, next: Range<usize>, rows: Range<usize>, packed: &[u32]) {
+    fn group(
+        &self,
+        panels: Range<usize>,
+        next: Range<usize>,
+        k: Range<usize>,
+        rows: Range<usize>,
+        packed: &[u32],
+    ) {
         if self.k == 0 {
             return self.empty_sum(panels, rows);
         }
@@ -217,12 +236,12 @@ impl Plan<'_> {
         let few = self.narrow(rows.len()).is_some();
         let unit_k = if few { 2 * K_BLOCK } else { K_BLOCK };
         let together = |panels: &Range<usize>| if few { 1 } else { panels.len() };
-        let across = self.k.div_ceil(unit_k);
+        let across = k.len().div_ceil(unit_k);
         let unit = |panels: &Range<usize>, i: usize| {
             let first = panels.start + i / across;
             Unit {
                 panels: first..first + together(panels),
-                k: i % across * unit_k..self.k.min((i % across + 1) * unit_k),
+                k: k.start + i % across * unit_k..k.end.min(k.start + (i % across + 1) * unit_k),
             }
         };
         let units = panels.len() / together(&panels) * across;
