@@ -1,6 +1,6 @@
 //! AVX2 with FMA: tiles of 6 × 16 in 12 accumulators. bf16 is emulated in f32.
 
-use super::kernel::{Ahead, Kernel, PackW, PackWFn, PackX, Packing, STEP, Tile, TileFn};
+use super::kernel::{Ahead, Few, Kernel, PackW, PackWFn, PackX, Packing, STEP, Tile, TileFn};
 use super::scalar::{self, Bf16Bits, Decode, F16Bits, F32Bits};
 use std::arch::x86_64::*;
 
@@ -21,7 +21,11 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         pack_columns: scalar::pack_columns,
         pack_nt: by_dtype::<WIDE, true>(),
         pack_nn: by_dtype::<WIDE, false>(),
-        narrow: None,
+        few: [
+            few::<WIDE, F32Bits>,
+            few::<WIDE, F16Bits>,
+            few::<WIDE, Bf16Bits>,
+        ],
         tile,
     }
 }
@@ -48,6 +52,14 @@ unsafe fn pack_x<const WIDE: bool>(pack: &PackX) {
 unsafe fn pack_w<const WIDE: bool, const NT: bool, D: Decode>(pack: &PackW, ahead: &mut Ahead) {
     // SAFETY: the caller's promise.
     unsafe { scalar::pack_w::<WIDE, NT, D>(pack, ahead) }
+}
+
+/// # Safety
+/// As [`Few`] says; the processor has AVX2.
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn few<const WIDE: bool, D: Decode>(few: &Few) {
+    // SAFETY: the caller's promise.
+    unsafe { scalar::few::<WIDE, D>(few) }
 }
 
 /// # Safety

@@ -1,8 +1,8 @@
 //! Cuts a product into tasks: all rows over one panel of the matrix each.
 
-use super::arena;
-use super::kernel::{Ahead, Kernel, Narrow, PackW, PackX, STEP, Tile, kernel, slot};
+use super::kernel::{Ahead, Kernel, PackW, PackX, STEP, Tile, kernel};
 use super::{K_BLOCK, Mat, MatMut, Precision, Product};
+use super::{arena, few};
 use crate::{Context, Stored, StoredDtype};
 use std::ops::Range;
 
@@ -40,10 +40,10 @@ pub(crate) enum Rows<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
     bytes: &'a [u8],
-    dtype: StoredDtype,
+    pub(crate) dtype: StoredDtype,
     rows: usize,
     cols: usize,
-    row_bytes: usize,
+    pub(crate) row_bytes: usize,
 }
 
 impl<'a> Matrix<'a> {
@@ -82,14 +82,15 @@ pub(crate) struct Job<'a> {
     pub(crate) precision: Precision,
 }
 
-struct Plan<'a> {
-    kernel: &'static Kernel,
-    job: Job<'a>,
-    y: Shared<f32>,
-    y_stride: usize,
-    m: usize,
-    k: usize,
-    n: usize,
+/// A job, its sizes, and the kernel that does it.
+pub(crate) struct Plan<'a> {
+    pub(crate) kernel: &'static Kernel,
+    pub(crate) job: Job<'a>,
+    pub(crate) y: Shared<f32>,
+    pub(crate) y_stride: usize,
+    pub(crate) m: usize,
+    pub(crate) k: usize,
+    pub(crate) n: usize,
 }
 
 /// Runs a job whose shapes were checked.
@@ -106,6 +107,9 @@ pub(crate) fn run(ctx: &Context, job: Job<'_>, y: MatMut<'_>) {
     };
     if plan.m == 0 || n == 0 {
         return;
+    }
+    if few::takes(&plan) {
+        return few::run(ctx, &plan);
     }
     arena::with(plan.m * plan.depth(), |packed| {
         plan.pack_rows(ctx, packed);
@@ -168,7 +172,7 @@ impl Groups {
 
 impl Plan<'_> {
     /// Dwords of a packed row.
-    fn depth(&self) -> usize {
+    pub(crate) fn depth(&self) -> usize {
         self.kernel.packing.depth(self.k)
     }
 
@@ -216,7 +220,9 @@ impl Plan<'_> {
             Product::Nt => (self.k, self.k.max(1)),
             Product::Nn => (self.k, K_BLOCK),
         };
-        (0..k.max(1)).step_by(len).map(move |first| first..k.min(first + len))
+        (0..k.max(1))
+            .step_by(len)
+            .map(move |first| first..k.min(first + len))
     }
 
     /// Some rows over some panels.
@@ -231,24 +237,17 @@ impl Plan<'_> {
         if self.k == 0 {
             return self.empty_sum(panels, rows);
         }
-        // A few rows read the matrix itself, in the order in which memory has it. Otherwise a tile of
-        // rows meets all panels of the group while the first cache has it.
-        let few = self.narrow(rows.len()).is_some();
-        let unit_k = if few { 2 * K_BLOCK } else { K_BLOCK };
-        let together = |panels: &Range<usize>| if few { 1 } else { panels.len() };
-        let across = k.len().div_ceil(unit_k);
+        let blocks = k.len().div_ceil(K_BLOCK);
         let unit = |panels: &Range<usize>, i: usize| {
-            let first = panels.start + i / across;
+            let first = k.start + i * K_BLOCK;
             Unit {
-                panels: first..first + together(panels),
-                k: k.start + i % across * unit_k..k.end.min(k.start + (i % across + 1) * unit_k),
+                panels: panels.clone(),
+                k: first..k.end.min(first + K_BLOCK),
             }
         };
-        let units = panels.len() / together(&panels) * across;
-        let panel_len = self.kernel.packing.depth(K_BLOCK) * self.kernel.cols;
-        arena::with(panel_len * together(&panels), |buffer| {
-            for i in 0..units {
-                let mut ahead = match i + 1 < units {
+        arena::with(self.panel_len() * panels.len(), |buffer| {
+            for i in 0..blocks {
+                let mut ahead = match i + 1 < blocks {
                     true => self.ahead(&unit(&panels, i + 1)),
                     false if next.is_empty() => Ahead::NOTHING,
                     false => self.ahead(&unit(&next, 0)),
@@ -256,6 +255,11 @@ impl Plan<'_> {
                 self.unit(&unit(&panels, i), rows.clone(), packed, buffer, &mut ahead);
             }
         });
+    }
+
+    /// Dwords of one block of a panel.
+    fn panel_len(&self) -> usize {
+        self.kernel.packing.depth(K_BLOCK) * self.kernel.cols
     }
 
     /// The memory that a unit will read.
@@ -270,7 +274,8 @@ impl Plan<'_> {
         Ahead::new(first, len, self.job.w.row_bytes, rows)
     }
 
-    /// Packs the panels of a unit block by block, and runs the rows over each.
+    /// Packs the panels of a unit, then lets each tile of rows meet all of them while the first cache
+    /// has it.
     fn unit(
         &self,
         unit: &Unit,
@@ -280,40 +285,24 @@ impl Plan<'_> {
         ahead: &mut Ahead,
     ) {
         let (pack_burst, tile_burst) = self.bursts(unit, rows.len(), ahead.left());
-        let panel_len = self.kernel.packing.depth(K_BLOCK) * self.kernel.cols;
-        for k in unit.k.clone().step_by(K_BLOCK) {
-            let panels = || unit.panels.clone().zip((0..).step_by(panel_len));
-            let narrow = self.narrow(rows.len());
-            ahead.burst = pack_burst;
-            for (panel, at) in panels().filter(|_| narrow.is_none()) {
-                self.pack_panel(panel, k, &mut buffer[at..][..panel_len], ahead);
-            }
-            let block = |panel, at: usize| Block {
-                panel,
-                k,
-                packed: &buffer[at..][..panel_len],
-            };
-            if let Some(narrow) = narrow {
-                for (panel, at) in panels() {
-                    self.few_rows(narrow, &block(panel, at), rows.clone(), packed, ahead);
-                }
-                continue;
-            }
-            ahead.burst = tile_burst;
-            for first in rows.clone().step_by(self.kernel.rows) {
-                let tile_rows = first..rows.end.min(first + self.kernel.rows);
-                for (panel, at) in panels() {
-                    let tile = self.tile(&block(panel, at), tile_rows.clone(), packed);
-                    // SAFETY: as each of the parts says; no other task writes this part of y.
-                    unsafe { (self.kernel.tile)(&tile, ahead) };
-                }
+        ahead.burst = pack_burst;
+        for (panel, out) in unit.panels.clone().zip(buffer.chunks_mut(self.panel_len())) {
+            self.pack_panel(panel, unit.k.start, out, ahead);
+        }
+        ahead.burst = tile_burst;
+        for first in rows.clone().step_by(self.kernel.rows) {
+            let tile_rows = first..rows.end.min(first + self.kernel.rows);
+            for (panel, packed_panel) in unit.panels.clone().zip(buffer.chunks(self.panel_len())) {
+                let block = Block {
+                    panel,
+                    k: unit.k.start,
+                    packed: packed_panel,
+                };
+                let tile = self.tile(&block, tile_rows.clone(), packed);
+                // SAFETY: as each of the parts says; no other task writes this part of y.
+                unsafe { (self.kernel.tile)(&tile, ahead) };
             }
         }
-    }
-
-    fn narrow(&self, rows: usize) -> Option<Narrow> {
-        let fits = |narrow: &Narrow| rows <= narrow.rows && self.job.product == Product::Nt;
-        self.kernel.narrow.filter(fits)
     }
 
     /// Lines to fetch at each row that is packed and each step of a tile, so that the fetches of
@@ -322,14 +311,10 @@ impl Plan<'_> {
         const PACK_CYCLES: usize = 100;
         const ROW_STEP_CYCLES: usize = 96;
         let depth = self.kernel.packing.depth(unit.k.len());
-        let blocks = unit.k.len().div_ceil(K_BLOCK);
         let pack_steps = match self.job.product {
-            Product::Nt => unit.panels.len() * self.kernel.cols * blocks,
+            Product::Nt => unit.panels.len() * self.kernel.cols,
             Product::Nn => unit.panels.len() * depth,
         };
-        if self.narrow(rows).is_some() {
-            return (lines.div_ceil(pack_steps).div_ceil(2), 0);
-        }
         let tile_steps = unit.panels.len() * depth.div_ceil(STEP);
         let total = pack_steps * PACK_CYCLES + tile_steps * rows * ROW_STEP_CYCLES;
         let share = |cycles: usize| (lines * cycles).div_ceil(total);
@@ -344,7 +329,7 @@ impl Plan<'_> {
     }
 
     /// Where the element of column n and row k of the product's matrix is stored.
-    fn stored(&self, n: usize, k: usize) -> *const u8 {
+    pub(crate) fn stored(&self, n: usize, k: usize) -> *const u8 {
         let (row, col) = match self.job.product {
             Product::Nt => (n, k),
             Product::Nn => (k, n),
@@ -353,44 +338,20 @@ impl Plan<'_> {
         w.bytes[row * w.row_bytes + col * w.dtype.size()..].as_ptr()
     }
 
-    fn pack_of(&self, panel: usize, k: usize) -> PackW {
+    fn pack_panel(&self, panel: usize, k: usize, out: &mut [u32], ahead: &mut Ahead) {
         let columns = self.columns(panel);
-        PackW {
+        let pack = PackW {
             bytes: self.stored(columns.start, k),
             row_bytes: self.job.w.row_bytes,
             n: columns.len(),
             k: K_BLOCK.min(self.k - k),
             width: columns.len().next_multiple_of(self.kernel.lanes),
-            out: std::ptr::null_mut(),
-        }
-    }
-
-    fn pack_panel(&self, panel: usize, k: usize, out: &mut [u32], ahead: &mut Ahead) {
-        let mut pack = self.pack_of(panel, k);
-        assert!(
-            out.len() >= self.kernel.packing.depth(pack.k) * pack.width,
-            "room for a panel"
-        );
-        pack.out = out.as_mut_ptr();
+            out: out.as_mut_ptr(),
+        };
+        let depth = self.kernel.packing.depth(pack.k);
+        assert!(out.len() >= depth * pack.width, "room for a panel");
         // SAFETY: the panel lies inside the matrix, and the buffer holds a block of it.
         unsafe { (self.kernel.pack_w(self.job.product, self.job.w.dtype))(&pack, ahead) };
-    }
-
-    /// The only tile of a block, from the matrix itself.
-    fn few_rows(
-        &self,
-        narrow: Narrow,
-        block: &Block<'_>,
-        rows: Range<usize>,
-        packed: &[u32],
-        ahead: &mut Ahead,
-    ) {
-        let (pack, tile) = (
-            self.pack_of(block.panel, block.k),
-            self.tile(block, rows, packed),
-        );
-        // SAFETY: as each of the parts says; no other task writes this part of y.
-        unsafe { (narrow.run[slot(self.job.w.dtype)])(&pack, &tile, ahead) };
     }
 
     fn tile(&self, block: &Block<'_>, rows: Range<usize>, packed: &[u32]) -> Tile {

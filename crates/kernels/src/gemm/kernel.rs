@@ -147,14 +147,28 @@ fn fetch_line(_at: *const u8) {}
 pub(crate) type PackWFn = unsafe fn(&PackW, &mut Ahead);
 pub(crate) type TileFn = unsafe fn(&Tile, &mut Ahead);
 
-/// A tile that reads the matrix without packing it; `PackW::out` and `Tile::b` are not used.
-#[derive(Clone, Copy)]
-pub(crate) struct Narrow {
-    /// Most rows.
+/// Columns of y for few rows: all of k, straight from the stored rows. x is packed row by row, each
+/// `depth` dwords.
+pub(crate) struct Few {
+    pub(crate) bytes: *const u8,
+    pub(crate) row_bytes: usize,
+    /// Columns of y.
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    pub(crate) x: *const u32,
+    pub(crate) depth: usize,
     pub(crate) rows: usize,
-    /// F32, F16, Bf16.
-    pub(crate) run: [unsafe fn(&PackW, &Tile, &mut Ahead); 3],
+    pub(crate) y: *mut f32,
+    pub(crate) stride: usize,
+    /// Whether y holds something to add to.
+    pub(crate) add: bool,
+    /// Multiplies the sum.
+    pub(crate) scale: f32,
+    /// Null, or `n` values to add.
+    pub(crate) bias: *const f32,
 }
+
+pub(crate) type FewFn = unsafe fn(&Few);
 
 /// The functions of one instruction set and packing.
 pub(crate) struct Kernel {
@@ -172,8 +186,8 @@ pub(crate) struct Kernel {
     pub(crate) pack_nt: [PackWFn; 3],
     /// F32, F16, Bf16.
     pub(crate) pack_nn: [PackWFn; 3],
-    /// For few rows and stored rows along k.
-    pub(crate) narrow: Option<Narrow>,
+    /// For few rows and stored rows along k: F32, F16, Bf16.
+    pub(crate) few: [FewFn; 3],
     pub(crate) tile: TileFn,
 }
 

@@ -1,11 +1,13 @@
 //! Products of activations with matrices that are read from their file's bytes.
 //!
 //! **Order of sums.** Every element of a product is computed by one task in one order, whatever
-//! the number of rows, the number of threads and the instruction set: k runs upwards in blocks of
-//! [`K_BLOCK`]; inside a block one f32 accumulator starts at zero and takes one fused
-//! multiply-add per k; the blocks' sums are added to the element one after the other. An element
-//! starts at zero, at its bias, at its old value, or at old value plus bias. So a row decoded
-//! alone has the bits that it has inside a batch.
+//! the number of threads and the instruction set: k runs upwards in blocks of [`K_BLOCK`]; inside a
+//! block one f32 accumulator starts at zero and takes one fused multiply-add per k; the blocks'
+//! sums are added to the element one after the other. An element starts at zero, at its bias, at
+//! its old value, or at old value plus bias. Up to [`FEW_ROWS`] rows against stored rows along k,
+//! a block has sixteen accumulators, which take every sixteenth k (or pair of k) and are added
+//! as a tree: this is how memory can be read at its own pace. So the bits of a row depend on the
+//! other rows in one way only: whether there are more than [`FEW_ROWS`] of them.
 //!
 //! **bf16.** Both operands are rounded to nearest-even bf16 (NaN stays NaN) and multiplied
 //! exactly; the two k of a pair are taken in the order odd, even, which is how `vdpbf16ps` does
@@ -19,6 +21,7 @@
 
 pub(crate) mod arena;
 mod driver;
+mod few;
 mod kernel;
 mod mat;
 pub mod scalar;
@@ -44,6 +47,9 @@ use crate::{Context, Stored};
 /// Length of the runs of k that are summed on their own. Even, for pairs of bf16. Shorter runs pay for
 /// more passes over y: 512 costs some 5 % of the rate at 1,024 rows.
 pub const K_BLOCK: usize = 1024;
+
+/// Up to so many rows, [`Product::Nt`] sums in lanes, as the module's text says.
+pub const FEW_ROWS: usize = 16;
 
 /// The arithmetic of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,9 +1,10 @@
 //! The products' definition, and the kernels of plain loops.
 
-use super::kernel::{Ahead, Kernel, PackW, PackX, Packing, Tile};
-use super::{K_BLOCK, Mat, MatMut, Precision, Product};
+use super::kernel::{Ahead, Few, FewFn, Kernel, PackW, PackX, Packing, Tile};
+use super::{FEW_ROWS, K_BLOCK, Mat, MatMut, Precision, Product};
 use crate::{Stored, StoredDtype};
 use half::{bf16, f16};
+use std::ops::Range;
 
 /// What [`super::gemm`] computes, element by element.
 pub fn gemm(
@@ -21,6 +22,7 @@ pub fn gemm(
     for (row, out) in decoded.chunks_mut(w.cols.max(1)).enumerate() {
         w.decode_row(row, out);
     }
+    let few = product == Product::Nt && x.rows <= FEW_ROWS;
     let weight = |k, n| match product {
         Product::Nt => decoded[n * w.cols + k],
         Product::Nn => decoded[k * w.cols + n],
@@ -32,27 +34,50 @@ pub fn gemm(
             *sum = if add { *sum } else { 0.0 } + bias.map_or(0.0, |bias| bias[col]);
             for first in (0..k).step_by(K_BLOCK) {
                 let block = first..k.min(first + K_BLOCK);
-                *sum += block_sum(block, term, precision);
+                *sum += block_sum(block, term, precision, few);
             }
         }
     }
 }
 
 fn block_sum(
-    block: std::ops::Range<usize>,
+    block: Range<usize>,
     term: impl Fn(usize) -> (f32, f32),
     precision: Precision,
+    few: bool,
 ) -> f32 {
+    let mut sums = [0.0; LANES];
+    let lanes = if few { LANES } else { 1 };
+    let (start, end) = (block.start, block.end);
     if precision == Precision::F32 {
-        return block.map(term).fold(0.0, |sum, (a, b)| a.mul_add(b, sum));
+        for k in block {
+            let (a, b) = term(k);
+            let sum = &mut sums[(k - start) % lanes];
+            *sum = a.mul_add(b, *sum);
+        }
+    } else {
+        for pair in block.step_by(2) {
+            let sum = &mut sums[(pair - start) / 2 % lanes];
+            for k in [pair + 1, pair] {
+                let (a, b) = if k < end { term(k) } else { (0.0, 0.0) };
+                *sum = to_bf16(a).mul_add(to_bf16(b), *sum);
+            }
+        }
     }
-    let end = block.end;
-    block.step_by(2).fold(0.0, |sum, k| {
-        [k + 1, k].into_iter().fold(sum, |sum, k| {
-            let (a, b) = if k < end { term(k) } else { (0.0, 0.0) };
-            to_bf16(a).mul_add(to_bf16(b), sum)
-        })
-    })
+    if few { tree(sums) } else { sums[0] }
+}
+
+/// The sum of lanes: l and l + 8 first, then l and l + 4, and so on.
+#[inline(always)]
+pub(crate) fn tree(mut sums: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for l in 0..half {
+            sums[l] += sums[l + half];
+        }
+        half /= 2;
+    }
+    sums[0]
 }
 
 /// Rounds to the nearest bf16, ties to even; subnormals become zero, NaN stays NaN.
@@ -65,6 +90,8 @@ pub fn to_bf16(value: f32) -> f32 {
     }
 }
 
+/// Sums of one element of y when rows are few.
+pub(crate) const LANES: usize = 16;
 const ROWS: usize = 4;
 const COLS: usize = 16;
 
@@ -86,7 +113,11 @@ const fn kernel(packing: Packing) -> Kernel {
         pack_columns,
         pack_nt: if wide { nt::<true>() } else { nt::<false>() },
         pack_nn: if wide { nn::<true>() } else { nn::<false>() },
-        narrow: None,
+        few: if wide {
+            few_rows::<true>()
+        } else {
+            few_rows::<false>()
+        },
         tile,
     }
 }
@@ -96,6 +127,14 @@ pub(crate) const fn nt<const WIDE: bool>() -> [super::kernel::PackWFn; 3] {
         pack_w::<WIDE, true, F32Bits>,
         pack_w::<WIDE, true, F16Bits>,
         pack_w::<WIDE, true, Bf16Bits>,
+    ]
+}
+
+const fn few_rows<const WIDE: bool>() -> [FewFn; 3] {
+    [
+        few::<WIDE, F32Bits>,
+        few::<WIDE, F16Bits>,
+        few::<WIDE, Bf16Bits>,
     ]
 }
 
@@ -222,6 +261,56 @@ pub(crate) unsafe fn pack_w<const WIDE: bool, const NT: bool, D: Decode>(
             }
         }
     }
+}
+
+/// One stored row at a time: a block of it is decoded once for all rows of x.
+///
+/// # Safety
+/// As [`Few`] says.
+#[inline(always)]
+pub(crate) unsafe fn few<const WIDE: bool, D: Decode>(few: &Few) {
+    for column in 0..few.n {
+        for first in (0..few.k).step_by(K_BLOCK) {
+            let run = K_BLOCK.min(few.k - first);
+            let mut weights = [0u32; K_BLOCK];
+            for k in 0..run {
+                let at = column * few.row_bytes + (first + k) * D::SIZE;
+                // SAFETY: inside the matrix.
+                let (slot, bits) = place::<WIDE>(k, unsafe { D::decode(few.bytes.add(at)) });
+                weights[slot] = bits;
+            }
+            let depth = if WIDE { run.next_multiple_of(2) } else { run };
+            for row in 0..few.rows {
+                // SAFETY: packed rows are `few.depth` long, and y has this element.
+                unsafe {
+                    let x = few.x.add(row * few.depth + first);
+                    let x = std::slice::from_raw_parts(x, depth);
+                    let sum = lanes_sum::<WIDE>(x, &weights[..depth]);
+                    let y = few.y.add(row * few.stride + column);
+                    let mut start = if few.add || first > 0 { *y } else { 0.0 };
+                    if first == 0 && !few.bias.is_null() {
+                        start += *few.bias.add(column);
+                    }
+                    *y = sum.mul_add(few.scale, start);
+                }
+            }
+        }
+    }
+}
+
+/// The products of a block in sixteen lanes, each of single k or of pairs, in the order packed.
+#[inline(always)]
+fn lanes_sum<const WIDE: bool>(x: &[u32], w: &[u32]) -> f32 {
+    let each = if WIDE { 2 } else { 1 };
+    let mut sums = [0.0f32; LANES];
+    for (x, w) in x.chunks(LANES * each).zip(w.chunks(LANES * each)) {
+        for (l, (x, w)) in x.chunks(each).zip(w.chunks(each)).enumerate() {
+            for (x, w) in x.iter().zip(w) {
+                sums[l] = f32::from_bits(*x).mul_add(f32::from_bits(*w), sums[l]);
+            }
+        }
+    }
+    tree(sums)
 }
 
 /// # Safety

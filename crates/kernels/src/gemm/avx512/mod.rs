@@ -4,10 +4,10 @@
 //! broadcasts, so the multiply pipes are the bound, not the load pipes; 24 + 3 + 1 registers
 //! leave four spare.
 
-mod narrow;
+mod few;
 mod pack;
 
-use super::kernel::{Ahead, Kernel, Narrow, PackWFn, Packing, STEP, Tile, TileFn};
+use super::kernel::{Ahead, FewFn, Kernel, PackWFn, Packing, STEP, Tile, TileFn};
 use super::scalar;
 use pack::{Bf16Source, F16Source, F32Source};
 use std::arch::x86_64::*;
@@ -28,14 +28,11 @@ pub(crate) static PAIRS: Kernel = Kernel {
         pack::nn_pairs::<F16Source>,
         pack::nn_pairs::<Bf16Source>,
     ],
-    narrow: Some(Narrow {
-        rows: narrow::ROWS,
-        run: [
-            narrow::pairs::<F32Source>,
-            narrow::pairs::<F16Source>,
-            narrow::pairs::<Bf16Source>,
-        ],
-    }),
+    few: [
+        few::pairs::<F32Source>,
+        few::pairs::<F16Source>,
+        few::pairs::<Bf16Source>,
+    ],
     tile: tile_pairs,
     ..kernel::<false>(Packing::Pairs)
 };
@@ -53,15 +50,24 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         pack_columns: scalar::pack_columns,
         pack_nt: nt::<WIDE>(),
         pack_nn: nn::<WIDE>(),
-        narrow: Some(Narrow {
-            rows: narrow::ROWS,
-            run: [
-                narrow::float::<WIDE, F32Source>,
-                narrow::float::<WIDE, F16Source>,
-                narrow::float::<WIDE, Bf16Source>,
-            ],
-        }),
+        few: few_f32::<WIDE>(),
         tile: tile_f32,
+    }
+}
+
+const fn few_f32<const WIDE: bool>() -> [FewFn; 3] {
+    if WIDE {
+        [
+            few::wide::<scalar::F32Bits>,
+            few::wide::<scalar::F16Bits>,
+            few::wide::<scalar::Bf16Bits>,
+        ]
+    } else {
+        [
+            few::float::<F32Source>,
+            few::float::<F16Source>,
+            few::float::<Bf16Source>,
+        ]
     }
 }
 

@@ -201,7 +201,6 @@ macro_rules! stage_row {
         }
     }};
 }
-pub(super) use stage_row;
 
 macro_rules! pack_nt {
     ($name:ident, $features:literal, [$($wide:ident)?], $step:literal, $depth:expr, $load:expr) => {
