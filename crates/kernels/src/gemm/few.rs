@@ -16,14 +16,14 @@ pub(crate) fn takes(plan: &Plan<'_>) -> bool {
 }
 
 pub(crate) fn run(ctx: &Context, plan: &Plan<'_>) {
-    let depth = plan.depth();
+    let stride = stride(plan);
     // A multiple of every kernel's columns at a time.
     let columns = (TASK_BYTES / plan.job.w.row_bytes.max(1))
         .next_multiple_of(8)
         .max(8);
-    arena::with(plan.m * depth, |packed| {
-        for (row, out) in packed.chunks_mut(depth).enumerate() {
-            pack_row(plan, row, out);
+    arena::with(plan.m * stride, |packed| {
+        for (row, out) in packed.chunks_mut(stride).enumerate() {
+            pack_row(plan, row, &mut out[..plan.depth()]);
         }
         let packed = &*packed;
         ctx.threads.run(plan.n.div_ceil(columns), |task| {
@@ -31,6 +31,12 @@ pub(crate) fn run(ctx: &Context, plan: &Plan<'_>) {
             some_columns(plan, first, columns.min(plan.n - first), packed);
         });
     });
+}
+
+/// Dwords from one packed row to the next: a line more than they need, so that rows whose length
+/// is a power of two do not share one set of the first cache.
+fn stride(plan: &Plan<'_>) -> usize {
+    plan.depth().next_multiple_of(16) + 16
 }
 
 fn pack_row(plan: &Plan<'_>, row: usize, out: &mut [u32]) {
@@ -56,7 +62,7 @@ fn some_columns(plan: &Plan<'_>, first: usize, count: usize, packed: &[u32]) {
         n: count,
         k: plan.k,
         x: packed.as_ptr(),
-        depth: plan.depth(),
+        x_stride: stride(plan),
         rows: plan.m,
         // SAFETY: column `first` is inside y, which was checked.
         y: unsafe { plan.y.get().add(first) },

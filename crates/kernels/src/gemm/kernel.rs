@@ -147,8 +147,8 @@ fn fetch_line(_at: *const u8) {}
 pub(crate) type PackWFn = unsafe fn(&PackW, &mut Ahead);
 pub(crate) type TileFn = unsafe fn(&Tile, &mut Ahead);
 
-/// Columns of y for few rows: all of k, straight from the stored rows. x is packed row by row, each
-/// `depth` dwords.
+/// Columns of y for few rows: all of k, straight from the stored rows. x is packed row by row,
+/// `x_stride` dwords apart.
 pub(crate) struct Few {
     pub(crate) bytes: *const u8,
     pub(crate) row_bytes: usize,
@@ -156,7 +156,7 @@ pub(crate) struct Few {
     pub(crate) n: usize,
     pub(crate) k: usize,
     pub(crate) x: *const u32,
-    pub(crate) depth: usize,
+    pub(crate) x_stride: usize,
     pub(crate) rows: usize,
     pub(crate) y: *mut f32,
     pub(crate) stride: usize,

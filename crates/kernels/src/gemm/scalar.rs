@@ -281,9 +281,9 @@ pub(crate) unsafe fn few<const WIDE: bool, D: Decode>(few: &Few) {
             }
             let depth = if WIDE { run.next_multiple_of(2) } else { run };
             for row in 0..few.rows {
-                // SAFETY: packed rows are `few.depth` long, and y has this element.
+                // SAFETY: packed rows are `few.x_stride` long, and y has this element.
                 unsafe {
-                    let x = few.x.add(row * few.depth + first);
+                    let x = few.x.add(row * few.x_stride + first);
                     let x = std::slice::from_raw_parts(x, depth);
                     let sum = lanes_sum::<WIDE>(x, &weights[..depth]);
                     let y = few.y.add(row * few.stride + column);

@@ -103,16 +103,22 @@ macro_rules! few {
                     let column = column + c.min(count - 1);
                     few.bytes.add(column * few.row_bytes + first_k * S::SIZE)
                 });
-                let x = few.x.add(row * few.depth + first_k * LANES / $step);
+                // The same place in the next columns; the first rows of a tile ask for all.
+                let ahead = COLUMNS * few.row_bytes;
+                let x = few.x.add(row * few.x_stride + first_k * LANES / $step);
                 let mut sums = [[_mm512_setzero_ps(); COLUMNS]; R];
                 let mut step = |k: usize, left: usize| {
                     let mut w = [_mm512_setzero_si512(); COLUMNS];
                     for (c, w) in w.iter_mut().enumerate() {
-                        *w = $load(weights[c].add(k * S::SIZE), left);
+                        let at = weights[c].add(k * S::SIZE);
+                        if row == 0 {
+                            _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(ahead).cast());
+                        }
+                        *w = $load(at, left);
                     }
                     let mask = first16((left * LANES).div_ceil($step));
                     for (row, sums) in sums.iter_mut().enumerate() {
-                        let x = x.add(row * few.depth + k * LANES / $step);
+                        let x = x.add(row * few.x_stride + k * LANES / $step);
                         let x = _mm512_maskz_loadu_epi32(mask, x.cast());
                         for (sum, w) in sums.iter_mut().zip(&w) {
                             *sum = $multiply_add(*sum, x, *w);
