@@ -49,7 +49,7 @@ use crate::{Context, Stored};
 pub const K_BLOCK: usize = 1024;
 
 /// Up to so many rows, [`Product::Nt`] sums in lanes, as the module's text says.
-pub const FEW_ROWS: usize = 16;
+pub const FEW_ROWS: usize = 48;
 
 /// The arithmetic of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
