@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod demo;
 mod faults;
+mod parity;
 mod python;
 mod run;
 
@@ -37,6 +38,12 @@ enum Command {
         #[arg(long)]
         keep_trained: bool,
     },
+    /// Lays the real run over PEFT's and the Trainer's, step by step.
+    Parity(parity::overlay::ParityArgs),
+    /// Our folders opened by the Python stack, and its folders opened here.
+    Roundtrip(parity::roundtrip::RoundtripArgs),
+    /// Adapters that strangers published: loaded whole, or refused with the reason.
+    Strangers,
     /// Makes the golden files again with the Python stack, and shows what changed.
     Goldens,
 }
@@ -49,6 +56,9 @@ fn main() -> Result<()> {
         Command::Bench(args) => bench::bench(&args),
         Command::BenchOurs(args) => bench::ours::run(&args),
         Command::DemoBase { keep_trained } => demo::demo_base(keep_trained),
+        Command::Parity(args) => parity::overlay::parity(&args),
+        Command::Roundtrip(args) => parity::roundtrip::roundtrip(&args),
+        Command::Strangers => parity::strangers::strangers(),
         Command::Goldens => python::goldens(),
     }
 }

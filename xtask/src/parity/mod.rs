@@ -1,0 +1,9 @@
+//! Our binary beside the Python stack on real input: a training run overlaid, files that go both ways, and
+//! adapters of strangers. Each command prints its tables and fails above its bounds.
+
+mod compare;
+pub(crate) mod overlay;
+mod places;
+pub(crate) mod roundtrip;
+mod sides;
+pub(crate) mod strangers;
