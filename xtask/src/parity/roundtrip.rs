@@ -61,12 +61,15 @@ struct Model {
     name: String,
     folder: PathBuf,
     prompts: Vec<String>,
+    /// Short enough to cut the end-of-text token off: else the trained model says it at once.
+    max_length: &'static str,
 }
 
 fn models(args: &RoundtripArgs, place: &Path) -> Result<Vec<Model>> {
     let real = |folder: PathBuf| Model {
         name: name_of(&folder),
         folder,
+        max_length: "24",
         prompts: [
             "Human: Name three things that a baker does before sunrise.\n\nAssistant: ",
             "Once upon a time",
@@ -119,6 +122,7 @@ fn golden(family: &str, place: &Path) -> Result<Model> {
     Ok(Model {
         name: format!("{family} (golden)"),
         folder,
+        max_length: "8",
         prompts: ["w5 w9 w33 w40", "w61 w7 w20", "w11 w45 w13 w8 w66"]
             .map(str::to_owned)
             .to_vec(),
@@ -189,7 +193,7 @@ fn train(ours: &Path, model: &Model, out: &Path, place: &Path) -> Result<()> {
         "--compute-dtype",
         "f32",
         "--max-length",
-        "32",
+        model.max_length,
         "--target-modules",
         "all-linear",
     ]);
