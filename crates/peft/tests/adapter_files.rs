@@ -463,7 +463,8 @@ fn a_tied_pair_trained_as_one_comes_back_as_one() {
     let before = logits(&model);
     let store = WeightStore::open(&model.folder).unwrap();
     let embedding = store.get("transformer.word_embeddings.weight").unwrap();
-    let changed: Vec<f32> = embedding.to_f32().iter().map(|value| 1.5 * value).collect();
+    let values = embedding.to_f32().unwrap();
+    let changed: Vec<f32> = values.iter().map(|value| 1.5 * value).collect();
     let name = "transformer.word_embeddings.weight";
     model.decoder.set_values(name, &changed).unwrap();
     let trained = logits(&model);
