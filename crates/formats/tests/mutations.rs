@@ -1,25 +1,12 @@
 //! The fuzz targets under a deterministic mutator: stable and offline. `cargo fuzz` calls the same functions.
 
+use std::time::Duration;
+
 use lowrank_formats::fuzzing;
+use testkit::Mutation;
 
 /// Mutants a target; about a second each.
 const ROUNDS: u64 = 50_000;
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
-    }
-}
 
 /// Pieces that reach deeper than single bytes do.
 const PIECES: [&[u8]; 20] = [
@@ -45,48 +32,15 @@ const PIECES: [&[u8]; 20] = [
     b"\x8a\x08",
 ];
 
-fn mutate(random: &mut Random, bytes: &mut Vec<u8>) {
-    let (at, length) = (random.below(bytes.len()), 1 + random.below(16));
-    let end = (at + length).min(bytes.len());
-    match random.below(7) {
-        0 if !bytes.is_empty() => bytes[at] ^= 1 << random.below(8),
-        1 if !bytes.is_empty() => bytes[at] = random.next() as u8,
-        2 => drop(bytes.drain(at..end)),
-        3 => {
-            let copy = bytes[at..end].to_vec();
-            let to = random.below(bytes.len() + 1);
-            bytes.splice(to..to, copy);
-        }
-        4 => {
-            let piece = PIECES[random.below(PIECES.len())].iter().copied();
-            bytes.splice(at..at, piece);
-        }
-        5 => {
-            let piece = PIECES[random.below(PIECES.len())];
-            let end = (at + piece.len()).min(bytes.len());
-            bytes.splice(at..end, piece.iter().copied());
-        }
-        _ => bytes.truncate(at + bytes.len() / 2),
-    }
-}
-
 fn run(target: fn(&[u8]), seeds: &[&[u8]]) {
-    for seed in seeds {
-        target(seed);
-    }
-    for round in 0..ROUNDS {
-        let mut random = Random(round);
-        let mut bytes = seeds[random.below(seeds.len())].to_vec();
-        for _ in 0..=random.below(4) {
-            mutate(&mut random, &mut bytes);
-        }
-        let outcome = std::panic::catch_unwind(|| target(&bytes));
-        assert!(
-            outcome.is_ok(),
-            "mutant {round} panics the target: {}",
-            bytes.escape_ascii()
-        );
-    }
+    let seeds: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.to_vec()).collect();
+    let mutation = Mutation {
+        seeds: &seeds,
+        pieces: &PIECES,
+        rounds: ROUNDS,
+        limit: Duration::from_secs(10),
+    };
+    mutation.run(target);
 }
 
 #[test]

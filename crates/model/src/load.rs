@@ -17,9 +17,6 @@ use crate::parameter::{FrozenMatrix, MatrixSlot, VectorSlot, stored_values};
 use crate::projection::Projection;
 use crate::spec::{DecoderSpec, Positions, ProjectionName};
 
-/// Buffers that old checkpoints carry and no current class has: masks and tables that are computed.
-const COMPUTED: [&str; 3] = [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"];
-
 impl<B: Backend> Decoder<B> {
     /// Fills every slot from `weights`. Names may come with or without the base model's prefix
     /// (`transformer.`, `model.`), as both kinds of file are about.
@@ -82,15 +79,10 @@ impl<'a, B: Backend> Loader<'a, B> {
     }
 
     fn finish(mut self) -> Result<(), ModelError> {
-        let known = |name: &str| {
-            let tied_head =
-                self.spec.tie_word_embeddings && name == format!("{}.weight", self.spec.names.head);
-            tied_head || COMPUTED.iter().any(|suffix| name.ends_with(suffix))
-        };
         let stray: Vec<_> = self
             .weights
             .names()
-            .filter(|name| !self.used.contains(*name) && !known(name))
+            .filter(|name| !self.used.contains(*name) && !self.spec.is_unread(name))
             .collect();
         self.problems.extend(
             stray

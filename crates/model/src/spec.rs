@@ -41,12 +41,27 @@ pub struct DecoderSpec {
     pub names: Names,
 }
 
+/// Buffers that old checkpoints carry and no current class has.
+const COMPUTED: [&str; 3] = [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"];
+
 impl DecoderSpec {
     /// The Trainer counts the label of a row's first token, which nothing predicts, among the tokens that an
     /// update's loss is divided by. It tells from the class name whether labels shift, and `GPT2LMHeadModel`
     /// tells it nothing.
     pub fn counts_first_label(&self) -> bool {
         self.model_type == "gpt2"
+    }
+
+    /// A tensor that a checkpoint may carry and nobody reads: a mask or table that old versions stored and that is
+    /// computed, or the head's own copy of a tied matrix.
+    pub fn is_unread(&self, name: &str) -> bool {
+        COMPUTED.iter().any(|suffix| name.ends_with(suffix)) || self.is_tied_head(name)
+    }
+
+    /// The head's name for a matrix that it shares with the embedding.
+    pub fn is_tied_head(&self, name: &str) -> bool {
+        let path = name.strip_suffix(".weight");
+        self.tie_word_embeddings && path == Some(self.names.head.as_str())
     }
 
     /// Columns of attention's output: `H·E`.

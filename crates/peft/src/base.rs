@@ -33,19 +33,13 @@ pub(crate) fn full_name(spec: &DecoderSpec, name: &str) -> String {
     }
 }
 
-/// The name of a tied head's weight, where this is it.
-pub(crate) fn is_tied_head(spec: &DecoderSpec, name: &str) -> bool {
-    let head = name.strip_suffix(".weight");
-    spec.tie_word_embeddings && head == Some(spec.names.head.as_str())
-}
-
 /// The stored values that a parameter of the plain model begins with: a tied head's are the embedding's.
 pub(crate) fn origin(
     weights: &WeightStore,
     spec: &DecoderSpec,
     name: &str,
 ) -> Option<StoredTensor> {
-    if is_tied_head(spec, name) {
+    if spec.is_tied_head(name) {
         return base_tensor(weights, spec, &format!("{}.weight", spec.names.embedding));
     }
     base_tensor(weights, spec, name)

@@ -19,7 +19,7 @@ use formats::weights::{StoredTensor, WeightStore};
 use model::families::{decoder_spec, module_tree};
 use model::spec::DecoderSpec;
 
-use crate::base::{full_name, is_tied_head};
+use crate::base::full_name;
 use crate::error::{PeftError, Result};
 use crate::load::{BaseModel, read_adapter};
 use crate::plan::{AdapterPlan, Role};
@@ -42,9 +42,6 @@ const COPIED: [&str; 11] = [
     "chat_template.jinja",
     "chat_template.json",
 ];
-
-/// Buffers of old checkpoints that are computed and that no current class has.
-const COMPUTED: [&str; 3] = [".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"];
 
 /// What a merge did.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -191,8 +188,7 @@ impl<'a> Merge<'a> {
         let mut out = Vec::with_capacity(self.weights.len() + 1);
         for stored in self.weights.iter() {
             let name = full_name(self.spec, &stored.name);
-            let computed = COMPUTED.iter().any(|end| name.ends_with(end));
-            if !computed && !is_tied_head(self.spec, &name) {
+            if !self.spec.is_unread(&name) {
                 out.push(self.merged(name, stored.clone()));
             }
         }
