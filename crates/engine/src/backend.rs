@@ -55,6 +55,8 @@ pub trait Backend: Send + Sync {
     type Buf: Send + Sync;
     /// A list of token ids, positions or row numbers.
     type Ids: Send + Sync;
+    /// A buffer laid by for the backward pass.
+    type Kept: Send + Sync;
     /// A frozen matrix.
     type Weight: Send + Sync;
 
@@ -62,7 +64,7 @@ pub trait Backend: Send + Sync {
 
     /// The arithmetic of the products.
     fn compute_dtype(&self) -> ComputeDtype;
-    /// A buffer whose contents are unspecified (but finite).
+    /// A buffer whose contents are unspecified.
     fn alloc(&self, len: usize) -> Self::Buf;
     /// A buffer of zeros.
     fn zeros(&self, len: usize) -> Self::Buf;
@@ -82,6 +84,12 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// [`EngineError::StoredSize`].
     fn weight(&self, stored: StoredMatrix) -> Result<Self::Weight, EngineError>;
+    /// Lays a buffer by for the backward pass: rounded to bf16 where products round their inputs to it.
+    fn keep(&self, x: Self::Buf) -> Self::Kept;
+    /// [`Backend::keep`] of a buffer that is needed further.
+    fn keep_copy(&self, x: &Self::Buf) -> Self::Kept;
+    /// A buffer with what was laid by.
+    fn recall(&self, kept: Self::Kept) -> Self::Buf;
     /// `y = x` or `y += x`, of equal size.
     fn copy(&self, x: View<'_, Self::Buf>, y: ViewMut<'_, Self::Buf>, write: Write);
     /// Sets every element.

@@ -4,9 +4,9 @@
 //! use. Buffers come from a pool, so a step in the steady state neither allocates nor faults pages in.
 
 mod convert;
-mod pool;
 
-pub use pool::Buf;
+/// A buffer of f32, cut from the backend's pool.
+pub use kernels::Block as Buf;
 
 use crate::backend::{Backend, EngineError, Matrix};
 use crate::shapes::{
@@ -18,10 +18,9 @@ use convert::{
 };
 use kernels::gemm::{LoraGradients, lora_backward, lora_forward};
 use kernels::{
-    Context, Isa, Mat, MatMut, Precision, Product, activation, attention, elementwise, embedding,
-    loss, norm, optim, rope,
+    Context, Isa, Mat, MatMut, Pool, Precision, Product, activation, attention, elementwise,
+    embedding, half, loss, norm, optim, rope,
 };
-use pool::Pool;
 use std::sync::Arc;
 
 /// The cores of this machine.
@@ -34,6 +33,19 @@ pub struct Cpu {
 /// A frozen matrix: its file's bytes.
 #[derive(Clone)]
 pub struct Weight(StoredMatrix);
+
+/// What a backward pass will read.
+pub enum Kept {
+    /// As it was.
+    Whole(Buf),
+    /// As bf16, two to an element.
+    Halves {
+        /// The bits.
+        halves: Buf,
+        /// Elements.
+        len: usize,
+    },
+}
 
 impl Cpu {
     /// A backend with so many threads (`None`: every core that the process may use), whose products with
@@ -101,6 +113,7 @@ impl Cpu {
 impl Backend for Cpu {
     type Buf = Buf;
     type Ids = Vec<u32>;
+    type Kept = Kept;
     type Weight = Weight;
 
     fn compute_dtype(&self) -> ComputeDtype {
@@ -138,6 +151,45 @@ impl Backend for Cpu {
     fn weight(&self, stored: StoredMatrix) -> Result<Weight, EngineError> {
         stored.checked_bytes()?;
         Ok(Weight(stored))
+    }
+
+    fn keep(&self, x: Buf) -> Kept {
+        match self.compute {
+            ComputeDtype::F32 => Kept::Whole(x),
+            ComputeDtype::Bf16 => self.keep_copy(&x),
+        }
+    }
+
+    fn keep_copy(&self, x: &Buf) -> Kept {
+        let len = x.as_slice().len();
+        let size = match self.compute {
+            ComputeDtype::F32 => len,
+            ComputeDtype::Bf16 => half::narrow_len(len),
+        };
+        let mut copy = self.alloc(size);
+        match self.compute {
+            ComputeDtype::F32 => {
+                let (x, y) = (x.as_slice(), copy.as_mut_slice());
+                let (x, y) = (Mat::dense(x, 1, len), MatMut::dense(y, 1, len));
+                elementwise::copy(&self.context, x, y, false);
+                Kept::Whole(copy)
+            }
+            ComputeDtype::Bf16 => {
+                half::narrow(&self.context, x.as_slice(), copy.as_mut_slice());
+                Kept::Halves { halves: copy, len }
+            }
+        }
+    }
+
+    fn recall(&self, kept: Kept) -> Buf {
+        match kept {
+            Kept::Whole(buf) => buf,
+            Kept::Halves { halves, len } => {
+                let mut buf = self.alloc(len);
+                half::widen(&self.context, halves.as_slice(), buf.as_mut_slice());
+                buf
+            }
+        }
     }
 
     fn copy(&self, x: View<'_, Buf>, y: ViewMut<'_, Buf>, write: Write) {

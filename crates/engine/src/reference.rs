@@ -64,6 +64,7 @@ impl Reference {
 impl Backend for Reference {
     type Buf = Vec<f32>;
     type Ids = Vec<u32>;
+    type Kept = Vec<f32>;
     type Weight = Decoded;
 
     fn compute_dtype(&self) -> ComputeDtype {
@@ -112,6 +113,24 @@ impl Backend for Reference {
             cols: stored.cols,
             values,
         })
+    }
+
+    fn keep(&self, x: Vec<f32>) -> Vec<f32> {
+        match self.compute {
+            ComputeDtype::F32 => x,
+            ComputeDtype::Bf16 => x
+                .into_iter()
+                .map(|x| half::bf16::from_f32(x).to_f32())
+                .collect(),
+        }
+    }
+
+    fn keep_copy(&self, x: &Vec<f32>) -> Vec<f32> {
+        self.keep(x.clone())
+    }
+
+    fn recall(&self, kept: Vec<f32>) -> Vec<f32> {
+        kept
     }
 
     fn copy(&self, x: View<'_, Vec<f32>>, y: ViewMut<'_, Vec<f32>>, write: Write) {

@@ -6,7 +6,7 @@ const HUGE_BYTES: usize = 2 << 20;
 /// f32 memory, zero at first, aligned to a huge page (advised as one) where it is as large as that, and
 /// untouched until used.
 #[derive(Debug)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// Longer than `len` by what alignment may need.
     values: Vec<f32>,
     first: usize,
@@ -15,7 +15,7 @@ pub struct Memory {
 
 impl Memory {
     /// At least `len` zeros: large sizes are rounded up to whole huge pages.
-    pub fn zeroed(len: usize) -> Self {
+    pub(crate) fn zeroed(len: usize) -> Self {
         let huge = HUGE_BYTES / size_of::<f32>();
         let unit = if len >= huge { huge } else { 16 };
         let len = len.next_multiple_of(unit);
@@ -32,18 +32,8 @@ impl Memory {
         memory
     }
 
-    /// Elements.
-    pub fn capacity(&self) -> usize {
-        self.len
-    }
-
     /// All of it.
-    pub fn as_slice(&self) -> &[f32] {
-        &self.values[self.first..][..self.len]
-    }
-
-    /// All of it.
-    pub fn as_mut_slice(&mut self) -> &mut [f32] {
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
         &mut self.values[self.first..][..self.len]
     }
 }
@@ -73,11 +63,11 @@ mod tests {
     fn memory_is_zero_aligned_and_large_enough() {
         for len in [0, 1, 17, 1 << 19, (1 << 19) + 1] {
             let mut memory = Memory::zeroed(len);
-            assert!(memory.capacity() >= len);
-            assert!(memory.as_slice().iter().all(|x| *x == 0.0));
+            let all = memory.as_mut_slice();
+            assert!(all.len() >= len && all.iter().all(|x| *x == 0.0));
             let align = if len >= 1 << 19 { HUGE_BYTES } else { 64 };
-            assert!(memory.as_slice().as_ptr().addr().is_multiple_of(align));
-            memory.as_mut_slice().fill(1.0);
+            assert!(all.as_ptr().addr().is_multiple_of(align));
+            all.fill(1.0);
         }
     }
 }
