@@ -9,10 +9,11 @@ use durable::faults::Tally;
 use crate::run::program;
 
 /// Package and test target of each suite; a test prints its count wherever it likes in a line.
-const SUITES: [(&str, &str); 3] = [
+const SUITES: [(&str, &str); 4] = [
     ("lowrank-durable", "faults"),
     ("lowrank-durable", "kill"),
     ("lowrank-train", "faults"),
+    ("lowrank-formats", "hostile"),
 ];
 
 /// Runs all suites and prints the sum of what they injected as the last line.

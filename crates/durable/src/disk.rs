@@ -191,7 +191,10 @@ impl Disk {
         if file.size_bytes > max_bytes {
             return Err(too_large(file.size_bytes));
         }
-        let (mut bytes, size_bytes) = (Vec::new(), file.size_bytes);
+        let size_bytes = file.size_bytes;
+        // Growing by doubling would take three times the file. A size that cannot be had is refused by the reading.
+        let mut bytes = Vec::new();
+        let _ = bytes.try_reserve_exact(usize::try_from(size_bytes).unwrap_or_default());
         file.take(max_bytes.saturating_add(1))
             .read_to_end(&mut bytes)
             .map_err(|source| DurableError::io("read", path, source))?;

@@ -98,6 +98,14 @@ pub enum FormatsError {
         /// As it stands there.
         name: String,
     },
+    /// A shard that is a link to a file elsewhere.
+    #[error("`{}` names a shard that is a link out of its folder: {name}", .index.display())]
+    ShardLink {
+        /// The index.
+        index: PathBuf,
+        /// The file's name.
+        name: String,
+    },
     /// A shard that the index names and the folder lacks.
     #[error("`{}` names a shard that is not there: {name}", .index.display())]
     MissingShard {
@@ -182,6 +190,9 @@ impl FormatsError {
             Self::NoWeights { .. } => "give the folder that holds the weights beside config.json",
             Self::MissingShard { .. } => "fetch the missing file into the folder",
             Self::ShardName { .. } => "do not trust this folder: shards lie beside their index",
+            Self::ShardLink { .. } => {
+                "put the file itself there; only the hub's cache may keep its files elsewhere"
+            }
             Self::TensorTwice { .. } | Self::TensorAbsent { .. } | Self::TensorUnlisted { .. } => {
                 "index and shards are of different models or versions: fetch both again"
             }

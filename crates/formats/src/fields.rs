@@ -7,8 +7,8 @@ use indexmap::IndexMap;
 use crate::error::FormatsError;
 use crate::pyjson::{Json, Style, parse, to_string};
 
-/// Largest `config.json`, `adapter_config.json`, `generation_config.json`.
-pub(crate) const MAX_CONFIG_BYTES: usize = 4 << 20;
+/// Largest `config.json`, `adapter_config.json`, `generation_config.json`; published ones have some kilobytes.
+pub const MAX_CONFIG_BYTES: usize = 4 << 20;
 
 /// The object of a JSON text; keys are taken out one by one, what is left is what we do not know.
 pub(crate) struct Fields {

@@ -20,4 +20,5 @@ pub mod weights;
 
 pub use dtype::Dtype;
 pub use error::FormatsError;
+pub use fields::MAX_CONFIG_BYTES;
 pub use rows::{Rows, RowsError};

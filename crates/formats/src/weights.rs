@@ -16,8 +16,8 @@ use crate::pyjson::{Budget, JsonFault, MAX_DEPTH, Scanner, value};
 use crate::safetensors::{Header, TensorInfo};
 use crate::torch_bin::{TorchFile, TorchTensor};
 
-/// Largest index of shards.
-const MAX_INDEX_BYTES: u64 = 64 << 20;
+/// Largest index of shards; one of half a million tensors has some 40 MiB.
+pub const MAX_INDEX_BYTES: u64 = 64 << 20;
 /// An entry of an index in memory: two strings and its part of a tree.
 const INDEX_ENTRY_BYTES: usize = 144;
 /// Largest adapter file: it is read into memory, since a file that is cut while mapped kills the process.
@@ -88,7 +88,7 @@ impl WeightStore {
     ///
     /// # Errors
     /// [`FormatsError::NoWeights`]; [`FormatsError::File`]; [`FormatsError::Safetensors`] and
-    /// [`FormatsError::Torch`] for a file that does not hold together; [`FormatsError::ShardName`], [`FormatsError::MissingShard`],
+    /// [`FormatsError::Torch`] for a file that does not hold together; [`FormatsError::ShardName`], [`FormatsError::ShardLink`], [`FormatsError::MissingShard`],
     /// [`FormatsError::TensorTwice`], [`FormatsError::TensorAbsent`], [`FormatsError::TensorUnlisted`] for an
     /// index that does not fit its shards.
     pub fn open(model_dir: &Path) -> Result<Self, FormatsError> {
@@ -326,20 +326,26 @@ fn open_index(path: &Path) -> Result<WeightStore, FormatsError> {
     let mut shards: Vec<&String> = weight_map.values().collect();
     shards.sort_unstable();
     shards.dedup();
-    let open = |name: &&String| {
-        let shard = folder.join(name);
-        match durable::is_file(&shard) {
-            true => open_file(&shard),
-            false => Err(FormatsError::MissingShard {
-                index: path.to_owned(),
-                name: (*name).clone(),
-            }),
-        }
-    };
-    let files = shards.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let shards = shards.into_iter().map(|name| shard(path, folder, name));
+    let shards = shards.collect::<Result<Vec<_>, _>>()?;
+    let files = shards.iter().map(|path| open_file(path));
+    let files = files.collect::<Result<Vec<_>, _>>()?;
     let store = WeightStore::of_files(files)?;
     check_index(path, &weight_map, &store)?;
     Ok(store)
+}
+
+/// The path of a shard that is there, inside the folder.
+fn shard(index: &Path, folder: &Path, name: &str) -> Result<PathBuf, FormatsError> {
+    let shard = folder.join(name);
+    let (index, named) = (index.to_owned(), name.to_owned());
+    if !durable::is_file(&shard) {
+        return Err(FormatsError::MissingShard { index, name: named });
+    }
+    match durable::leads_out(folder, name)? {
+        false => Ok(shard),
+        true => Err(FormatsError::ShardLink { index, name: named }),
+    }
 }
 
 /// Reads an index; every shard is a plain file name.

@@ -12,6 +12,11 @@ use lowrank_formats::Dtype;
 use lowrank_formats::torch_bin::{TorchFault as Fault, TorchFile};
 use lowrank_formats::weights::WeightStore;
 
+#[path = "support/torch_zip.rs"]
+mod torch_zip;
+
+use torch_zip::{Entry, entry, tensor_pickle, zip, zip64};
+
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures/torch_bin")
@@ -111,81 +116,12 @@ fn strangers_bin_files_are_read_or_refused_by_name() {
     );
 }
 
-/// A zip entry as the attacker likes it.
-#[derive(Clone)]
-struct Entry {
-    name: &'static str,
-    bytes: Vec<u8>,
-    method: u16,
-    flags: u16,
-    /// Added to the size in the directory.
-    longer: u32,
-}
-
-fn entry(name: &'static str, bytes: &[u8]) -> Entry {
-    Entry {
-        name,
-        bytes: bytes.to_vec(),
-        method: 0,
-        flags: 0,
-        longer: 0,
-    }
-}
-
-fn zip(entries: &[Entry]) -> Vec<u8> {
-    let (mut file, mut directory) = (Vec::new(), Vec::new());
-    for entry in entries {
-        let (name, size) = (
-            entry.name.as_bytes(),
-            entry.bytes.len() as u32 + entry.longer,
-        );
-        directory.extend(b"PK\x01\x02\0\0\0\0");
-        directory.extend(entry.flags.to_le_bytes());
-        directory.extend(entry.method.to_le_bytes());
-        directory.extend([0; 8]);
-        directory.extend(size.to_le_bytes());
-        directory.extend(size.to_le_bytes());
-        directory.extend((name.len() as u16).to_le_bytes());
-        directory.extend([0; 12]);
-        directory.extend((file.len() as u32).to_le_bytes());
-        directory.extend(name);
-        file.extend(b"PK\x03\x04");
-        file.extend([0; 22]);
-        file.extend((name.len() as u16).to_le_bytes());
-        file.extend([0; 2]);
-        file.extend(name);
-        file.extend(&entry.bytes);
-    }
-    let (start, size, count) = (
-        file.len() as u32,
-        directory.len() as u32,
-        entries.len() as u16,
-    );
-    file.extend(directory);
-    file.extend(b"PK\x05\x06\0\0\0\0");
-    file.extend([count.to_le_bytes(), count.to_le_bytes()].concat());
-    file.extend([size.to_le_bytes(), start.to_le_bytes()].concat());
-    file.extend([0; 2]);
-    file
-}
-
 fn parse(entries: &[Entry]) -> Result<TorchFile, Fault> {
     TorchFile::parse(&Mapped::from_vec(zip(entries)))
 }
 
 fn of_pickle(pickle: &[u8]) -> Fault {
     parse(&[entry("m/data.pkl", pickle), entry("m/data/0", &[0; 24])]).expect_err("refused")
-}
-
-/// The state dict `{"w": tensor}` with the given parts: elements of the storage, offset, shape and strides.
-fn tensor_pickle(elements: u8, offset: u8, shape: [u8; 2], strides: [u8; 2]) -> Vec<u8> {
-    let mut pickle = b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK".to_vec();
-    pickle.extend([elements, b't', b'Q', b'K', offset]);
-    pickle.extend([
-        b'K', shape[0], b'K', shape[1], 0x86, b'K', strides[0], b'K', strides[1], 0x86,
-    ]);
-    pickle.extend(b"\x89ccollections\nOrderedDict\n)RtRs.");
-    pickle
 }
 
 fn of_tensor(
@@ -400,50 +336,6 @@ fn a_zip_that_torch_does_not_write_is_refused() {
             ..
         })
     ));
-}
-
-/// The same zip with all sizes, offsets and counts in their zip64 places, as files above 4 GiB have them.
-fn zip64(entries: &[Entry]) -> Vec<u8> {
-    let (mut file, mut directory) = (Vec::new(), Vec::new());
-    for entry in entries {
-        let (name, size) = (entry.name.as_bytes(), entry.bytes.len() as u64);
-        directory.extend(b"PK\x01\x02");
-        directory.extend([0; 16]);
-        directory.extend([0xff; 8]);
-        directory.extend([name.len() as u8, 0, 34, 0]);
-        directory.extend([0; 10]);
-        directory.extend([0xff; 4]);
-        directory.extend(name);
-        directory.extend(b"FB\x02\0zz\x01\0\x18\0");
-        directory.extend(
-            [size, size, file.len() as u64]
-                .map(u64::to_le_bytes)
-                .concat(),
-        );
-        file.extend(b"PK\x03\x04");
-        file.extend([0; 22]);
-        file.extend([name.len() as u8, 0, 3, 0]);
-        file.extend(name);
-        file.extend(b"pad");
-        file.extend(&entry.bytes);
-    }
-    let (start, size, count) = (
-        file.len() as u64,
-        directory.len() as u64,
-        entries.len() as u64,
-    );
-    file.extend(directory);
-    let end64 = file.len() as u64;
-    file.extend(b"PK\x06\x06");
-    file.extend([0; 20]);
-    file.extend([count, count, size, start].map(u64::to_le_bytes).concat());
-    file.extend(b"PK\x06\x07\0\0\0\0");
-    file.extend(end64.to_le_bytes());
-    file.extend([1, 0, 0, 0]);
-    file.extend(b"PK\x05\x06\0\0\0\0");
-    file.extend([0xff; 12]);
-    file.extend([0; 2]);
-    file
 }
 
 #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod golden;
+mod hostile;
 mod mutate;
 mod tiny_model;
 mod tolerance;
@@ -11,7 +12,9 @@ mod tolerance;
 pub use golden::{
     Golden, LogLine, Row, Tensor, Trainable, cases, golden, goldens, read_json, read_tensors,
 };
+pub use hostile::{Hostile, peak_of};
 pub use mutate::Mutation;
+pub use peak_alloc::PeakAlloc;
 pub use tiny_model::{tiny_model, write_tensors};
 pub use tolerance::{Distance, Tol, assert_close, distance, ulps};
 

@@ -161,6 +161,9 @@ impl Column {
     }
 }
 
+/// What a cell takes as a value: a column of nulls has no bytes of its own, and would unfold into far more than its row.
+const CELL_BYTES: usize = size_of::<Value>();
+
 /// Dictionaries of a stream: each a list of chunks, since later messages may add to it.
 pub(super) type Dictionaries = HashMap<i64, Vec<Arc<Column>>>;
 
@@ -191,7 +194,7 @@ fn damaged<T>(offset: usize, what: impl Into<What>) -> Cell<T> {
 impl Cells<'_> {
     /// The value of cell `index`.
     pub(super) fn value(&mut self, layout: &Layout, column: &Column, index: usize) -> Cell<Value> {
-        self.spend(16)?;
+        self.spend(CELL_BYTES)?;
         if index >= column.length {
             let start = column.buffers.first().map_or(0, |range| range.start);
             return damaged(

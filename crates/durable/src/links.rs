@@ -1,0 +1,34 @@
+//! Links that lead out of a folder.
+
+use std::path::Path;
+
+use crate::error::{DurableError, Result};
+
+/// Whether a plain name in a folder is a link to something outside of that folder.
+///
+/// The cache of the Hugging Face hub keeps its files as links from `snapshots/<revision>/` to `blobs/` beside it:
+/// these do not count as outside.
+///
+/// # Errors
+/// [`DurableError::NotFound`] for a dangling link, [`DurableError::Io`].
+pub fn leads_out(folder: impl AsRef<Path>, name: &str) -> Result<bool> {
+    let real = |path: &Path| {
+        std::fs::canonicalize(path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => DurableError::NotFound {
+                path: path.to_owned(),
+            },
+            _ => DurableError::io("resolve", path, source),
+        })
+    };
+    // An empty path is the working folder.
+    let home = real(&Path::new(".").join(folder.as_ref()))?;
+    let target = real(&home.join(name))?;
+    if target.starts_with(&home) {
+        return Ok(false);
+    }
+    let snapshots = home.parent().filter(|path| path.ends_with("snapshots"));
+    let blobs = snapshots
+        .and_then(Path::parent)
+        .map(|cache| cache.join("blobs"));
+    Ok(blobs.is_none_or(|blobs| target.parent() != Some(&blobs)))
+}
