@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 
+use crate::faults::FaultArgs;
 use crate::run::{program, root, run};
 
 pub(crate) fn ci() -> Result<()> {
@@ -21,7 +22,8 @@ pub(crate) fn ci() -> Result<()> {
     for command in readme_test_commands()? {
         run(&mut program("bash", &["-c", &command]))?;
     }
-    Ok(())
+    // Last, because its last line is the gate's: how many faults were injected, lost, different.
+    crate::faults::faults(&FaultArgs::default())
 }
 
 /// The commands of the README's block that is marked `<!-- test -->`: what the README promises is what runs.

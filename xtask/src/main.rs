@@ -27,7 +27,7 @@ enum Command {
     /// The promises of docs/ARCHITECTURE.md that a program can check.
     Architecture,
     /// The fault suites: storage, sudden death, damage; prints how many faults were injected.
-    Faults,
+    Faults(faults::FaultArgs),
     /// Races our training loop against PEFT and the Trainer, and prints a table.
     Bench(bench::BenchArgs),
     /// Our side of the race alone.
@@ -52,7 +52,7 @@ fn main() -> Result<()> {
     match Args::parse().command {
         Command::Ci => ci::ci(),
         Command::Architecture => architecture::check(),
-        Command::Faults => faults::faults(),
+        Command::Faults(args) => faults::faults(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::BenchOurs(args) => bench::ours::run(&args),
         Command::DemoBase { keep_trained } => demo::demo_base(keep_trained),

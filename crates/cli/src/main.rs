@@ -9,6 +9,7 @@ mod progress;
 mod run_file;
 mod signals;
 mod tokenizing;
+mod traps;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,8 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<ExitCode> {
+    traps::set_from_environment()?;
+    signals::survive_size_limit()?;
     match command {
         Command::Demo(args) => {
             let ending = commands::demo::run(&args, signals::stop_flag()?)?;

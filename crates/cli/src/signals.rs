@@ -1,4 +1,5 @@
-//! SIGINT and SIGTERM: the first ends the run after the update at hand, a second one ends the process.
+//! SIGINT and SIGTERM: the first ends the run after the update at hand, a second one ends the process. SIGXFSZ is
+//! caught, so that a file beyond the limit of `ulimit -f` is an error of its write and not a death.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,4 +20,16 @@ pub(crate) fn stop_flag() -> Result<StopFlag> {
         flag::register_usize(signal, stop.cell(), signal as usize)?;
     }
     Ok(stop)
+}
+
+/// Makes a write beyond RLIMIT_FSIZE fail with EFBIG.
+#[cfg(unix)]
+pub(crate) fn survive_size_limit() -> Result<()> {
+    flag::register(signal_hook::consts::SIGXFSZ, Arc::default())?;
+    Ok(())
+}
+
+#[cfg(not(unix))]
+pub(crate) fn survive_size_limit() -> Result<()> {
+    Ok(())
 }

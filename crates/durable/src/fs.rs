@@ -95,6 +95,14 @@ impl Point {
         Self::TrashHalfRemoved,
         Self::TrashRemoved,
     ];
+
+    /// Whether every file of a folder passes it, so that one save has it many times.
+    pub fn comes_for_each_file(self) -> bool {
+        matches!(
+            self,
+            Self::FileCreated | Self::FileWritten | Self::FileSynced
+        )
+    }
 }
 
 impl FromStr for Point {

@@ -261,11 +261,29 @@ impl CheckpointStore {
     /// # Errors
     /// As [`CheckpointStore::list`], or [`DurableError::Io`] of a removal.
     pub fn sweep(&self) -> Result<Vec<PathBuf>> {
+        self.sweep_folder(&self.run)
+    }
+
+    /// As [`CheckpointStore::sweep`], in a folder inside the run's, where other parts of a run keep files. Where it
+    /// is no folder, there is nothing of ours.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::sweep`].
+    pub fn sweep_within(&self, name: &str) -> Result<Vec<PathBuf>> {
+        let folder = self.run.join(name);
+        if self.disk.is_dir(&folder) {
+            self.sweep_folder(&folder)
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
+    fn sweep_folder(&self, folder: &Path) -> Result<Vec<PathBuf>> {
         let mut removed = Vec::new();
-        if !self.disk.present(&self.run)? {
+        if !self.disk.present(folder)? {
             return Ok(removed);
         }
-        for entry in self.disk.list_dir(&self.run)? {
+        for entry in self.disk.list_dir(folder)? {
             if !is_left_over(&entry) {
                 continue;
             }

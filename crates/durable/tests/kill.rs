@@ -162,7 +162,10 @@ fn killed_at_random_times_loses_nothing() {
         }
         finishes(folder.path(), &mut tally, &format!("seed {seed}"));
     }
-    println!("kills: {tally} ({in_the_middle} in the middle of a save or removal)");
+    println!(
+        "{} ({in_the_middle} in the middle of a save or removal)",
+        tally.line(1, "SIGKILL of a process that saves")
+    );
     assert!(in_the_middle > 5, "the kills miss what they are for");
     assert!(tally.is_clean(), "{tally}: {:?}", tally.first());
 }
@@ -183,7 +186,7 @@ fn aborted_at_each_point_loses_nothing() {
             finishes(folder.path(), &mut tally, &what);
         }
     }
-    println!("aborts: {tally}");
+    println!("{}", tally.line(2, "abort of a process that saves"));
     assert!(
         tally.is_clean() && tally.injected == 42,
         "{tally}: {:?}",
@@ -237,7 +240,7 @@ fn file_size_limit_of_the_system_is_told_and_loses_nothing() {
             tally.differ(format!("limit of {blocks} blocks: {text}"));
         }
     }
-    println!("RLIMIT_FSIZE: {tally}");
+    println!("{}", tally.line(20, "RLIMIT_FSIZE of a process that saves"));
     assert!(tally.is_clean(), "{tally}: {:?}", tally.first());
 }
 
@@ -250,7 +253,7 @@ fn disk_that_is_really_full_loses_nothing() {
         .unwrap()
         .success()
     {
-        println!("skipped: no mount namespace");
+        println!("row 12: skipped: no mount namespace");
         return;
     }
     let mut tally = Tally::new();
@@ -279,6 +282,9 @@ fn disk_that_is_really_full_loses_nothing() {
             ));
         }
     }
-    println!("tmpfs: {tally}");
+    println!(
+        "{}",
+        tally.line(12, "full tmpfs under a process that saves")
+    );
     assert!(tally.is_clean(), "{tally}: {:?}", tally.first());
 }

@@ -182,3 +182,18 @@ fn saving_a_step_again_replaces_ours_and_sets_others_aside() {
     assert!(folder.path().join(aside).join("optimizer.pt").exists());
     assert_eq!(store.newest().unwrap().checkpoint.step(), 8);
 }
+
+#[test]
+fn half_written_files_of_a_killed_run_are_swept_from_a_folder_inside_too() {
+    let root = tempfile::tempdir().unwrap();
+    let store = CheckpointStore::new(root.path());
+    assert!(store.sweep_within(".tokens").unwrap().is_empty());
+    let inside = root.path().join(".tokens");
+    for name in ["kept.tokens", ".kept.tokens.tmp-77-0"] {
+        durable::create_dir_all(&inside).unwrap();
+        durable::write_atomic(inside.join(name), b"x").unwrap();
+    }
+    let swept = store.sweep_within(".tokens").unwrap();
+    assert_eq!(swept, [inside.join(".kept.tokens.tmp-77-0")]);
+    assert!(durable::exists(inside.join("kept.tokens")));
+}

@@ -14,6 +14,8 @@ use crate::state::{RESUME_STATE, RunState, TRAINER_STATE};
 use crate::tensors::Stored;
 
 pub(crate) const OPTIMIZER: &str = "optimizer.safetensors";
+/// Where in a run's folder the ids of its rows may be kept for the next run.
+pub const TOKEN_CACHE: &str = ".tokens";
 /// Asks for the newest checkpoint that verifies.
 const LATEST: &str = "latest";
 /// Room for what is not counted: logs, tokenizer files, the file system's own.
@@ -60,6 +62,7 @@ impl Checkpoints {
         let lock = FolderLock::take_on(disk, &folder)?;
         let store = CheckpointStore::on(disk, &folder);
         store.sweep()?;
+        store.sweep_within(TOKEN_CACHE)?;
         let mut identity = identity.clone();
         identity.extend(settings(plan));
         Ok(Self {

@@ -33,6 +33,7 @@ pub use arguments::{
     SamplingStrategy, SaveStrategy, SchedulerKwargs, SchedulerType, TrainingArguments,
     nearest_name,
 };
+pub use checkpoints::TOKEN_CACHE;
 pub use decoder_learner::{DecoderLearner, ModelFiles};
 pub use error::{ChangedSetting, Problem, TrainError};
 /// An entry of the log, as in the Trainer's `log_history`.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::Args;
 use lowrank::{
-    CausalLm, Compute, ComputeDtype, Dataset, Ending, PeftModel, StopFlag, Template,
+    CausalLm, Compute, ComputeDtype, Dataset, Ending, PeftModel, StopFlag, TOKEN_CACHE, Template,
     TokenizedDataset, Tokenizer, Trainer, TrainingArguments, get_peft_model,
 };
 
@@ -172,7 +172,7 @@ impl Rows<'_> {
         };
         let dataset = Dataset::open(path, split)?;
         let max_length = self.run.max_length.unwrap_or(DEFAULT_MAX_LENGTH);
-        let cache = Path::new(&self.arguments.output_dir).join(".tokens");
+        let cache = Path::new(&self.arguments.output_dir).join(TOKEN_CACHE);
         tokenize(
             &dataset,
             &template,

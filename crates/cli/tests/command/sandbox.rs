@@ -17,7 +17,12 @@ pub(crate) struct Sandbox {
 
 impl Sandbox {
     pub(crate) fn new(family: &str) -> Self {
-        let root = tempfile::tempdir().unwrap();
+        Self::within(&std::env::temp_dir(), family)
+    }
+
+    /// In a folder of `parent`.
+    pub(crate) fn within(parent: &Path, family: &str) -> Self {
+        let root = tempfile::tempdir_in(parent).unwrap();
         testkit::tiny_model(family, &root.path().join("model"));
         std::fs::write(root.path().join("rows.jsonl"), ROWS).unwrap();
         Self { root }

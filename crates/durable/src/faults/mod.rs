@@ -2,7 +2,8 @@
 //!
 //! [`SimFs`] is a disk in memory that remembers what was synced, so that a power cut can be tried at every
 //! moment with every kind of loss ([`SimFs::after_power_loss`]). [`FaultyFs`] wraps any file system and makes
-//! the n-th operation fail, cuts writes short, or dies there. [`abort_at`] kills the real process. [`Tally`] counts what a suite injected.
+//! the n-th operation fail, cuts writes short, or dies there. [`abort_at`] kills the real process, [`trap_at`] does
+//! anything else to it. [`Tally`] counts what a suite injected.
 //!
 //! Nothing here is reached by a program that does not ask for it.
 
@@ -13,8 +14,8 @@ mod power;
 mod sim;
 mod tally;
 
-pub use abort::abort_at;
 pub(crate) use abort::pass;
+pub use abort::{abort_at, trap_at};
 pub use dice::Dice;
 pub use faulty::{Failure, FaultyFs, Op, Plan};
 pub use sim::SimFs;

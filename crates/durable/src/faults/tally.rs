@@ -57,6 +57,20 @@ impl Tally {
         self.first.as_deref()
     }
 
+    /// The line in which a test tells its count: the row of the fault list, what was done, the counts.
+    pub fn line(&self, row: u8, what: &str) -> String {
+        format!("row {row}: {what}: {self}")
+    }
+
+    /// Reads what [`Tally::line`] made, wherever it stands in `line`: the row, what was done, the counts.
+    pub fn parse_line(line: &str) -> Option<(u8, &str, Tally)> {
+        let tally = Self::parse(line)?;
+        let (before, _) = line.split_once(": faults: ")?;
+        let (_, told) = before.split_once("row ")?;
+        let (row, what) = told.split_once([':', ','])?;
+        Some((row.parse().ok()?, what.trim(), tally))
+    }
+
     /// Reads the line that [`Tally`] prints, wherever it stands in `line`.
     pub fn parse(line: &str) -> Option<Tally> {
         let (_, rest) = line.split_once("faults: ")?;
@@ -113,5 +127,9 @@ mod tests {
         assert_eq!((read.injected, read.lost, read.different), (2, 1, 1));
         assert_eq!((tally.first(), tally.is_clean()), (Some("first"), false));
         assert_eq!(Tally::parse("faults: many"), None);
+        let line = format!("..{} and more", tally.line(23, "flipped bits"));
+        let (row, what, read) = Tally::parse_line(&line).unwrap();
+        assert_eq!((row, what, read.injected), (23, "flipped bits", 2));
+        assert_eq!(Tally::parse_line(&tally.to_string()), None);
     }
 }

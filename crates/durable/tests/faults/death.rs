@@ -44,7 +44,7 @@ fn death_at_every_named_point_loses_nothing() {
             finishes_the_same(&found, &mut tally, &what);
         }
     }
-    finish("death at named points", &tally, 42);
+    finish(2, "death at named points", &tally, 42);
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn death_at_every_operation_loses_nothing() {
         check(&found, acknowledged, &mut tally, &what);
         finishes_the_same(&found, &mut tally, &what);
     }
-    finish("death at every operation", &tally, 200);
+    finish(1, "death at every operation", &tally, 200);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn death_five_times_in_a_row_loses_nothing() {
         }
         finishes_the_same(&sim, &mut tally, &format!("chain {seed}"));
     }
-    finish("chains of deaths", &tally, 500);
+    finish(4, "chains of deaths", &tally, 500);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn death_while_resuming_changes_nothing() {
             tally.differ(format!("operation {n} of a scan changed the disk"));
         }
     }
-    finish("death while resuming", &tally, 20);
+    finish(3, "death while resuming", &tally, 20);
 }
 
 #[test]

@@ -32,7 +32,7 @@ fn place_that_cannot_be_written_is_refused_before_the_run() {
             }
         }
     }
-    finish("places that cannot be written", &tally, 6);
+    finish(17, "places that cannot be written", &tally, 6);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn odd_output_paths_are_refused_or_followed() {
             tally.differ(format!("{name}: {done:?}"));
         }
     }
-    finish("odd output paths", &tally, 10);
+    finish(19, "odd output paths", &tally, 10);
 }
 
 #[cfg(unix)]
@@ -238,5 +238,5 @@ fn clock_decides_nothing() {
             tally.differ(format!("seed {seed}: {left:?}"));
         }
     }
-    finish("clocks", &tally, 5);
+    finish(22, "clocks", &tally, 5);
 }

@@ -41,7 +41,7 @@ fn power_loss_at_any_moment_loses_no_acknowledged_checkpoint() {
             &format!("seed {seed}, moment {moment}"),
         );
     }
-    finish("power loss", &tally, 10_000);
+    finish(15, "power loss", &tally, 10_000);
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn power_loss_again_while_going_on_loses_nothing() {
             );
         }
     }
-    finish("power loss in chains", &tally, 900);
+    finish(15, "power loss in chains", &tally, 900);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn death_and_then_power_loss_in_the_next_run_loses_nothing() {
             &format!("seed {seed}, moment {moment}"),
         );
     }
-    finish("death, then power loss", &tally, 1_000);
+    finish(15, "death, then power loss", &tally, 1_000);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn save_in_place_of_a_damaged_one_survives_power_loss() {
             tally.lose(format!("seed {seed}: newest is {newest}"));
         }
     }
-    finish("power loss while replacing", &tally, 1_000);
+    finish(15, "power loss while replacing", &tally, 1_000);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn replaced_file_is_old_or_new_and_new_once_acknowledged() {
             )),
         }
     }
-    finish("power loss while replacing a file", &tally, 500);
+    finish(15, "power loss while replacing a file", &tally, 500);
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn synced_lines_of_a_log_stay() {
             tally.lose(format!("seed {seed}"));
         }
     }
-    finish("power loss of a log", &tally, 500);
+    finish(15, "power loss of a log", &tally, 500);
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn one_flipped_bit_anywhere_is_found() {
         let flip = |bytes: &mut Vec<u8>| bytes[bit / 8] ^= 1 << (bit % 8);
         with_damage(&world, one, &mut tally, &format!("bit {bit}"), flip);
     }
-    finish("flipped bits", &tally, 2_000);
+    finish(23, "flipped bits", &tally, 2_000);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn every_bit_of_a_manifest_counts() {
         let flip = |bytes: &mut Vec<u8>| bytes[bit / 8] ^= 1 << (bit % 8);
         with_damage(&world, &one, &mut tally, &format!("bit {bit}"), flip);
     }
-    finish("bits of a manifest", &tally, 5_000);
+    finish(28, "bits of a manifest", &tally, 5_000);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn truncation_anywhere_is_found() {
         let one = &files[dice.below(files.len())];
         cut(one, dice.below(size(&world, &one.1)));
     }
-    finish("truncations", &tally, 500);
+    finish(24, "truncations", &tally, 500);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn longer_file_is_found() {
             bytes.push(b'\n')
         });
     }
-    finish("longer files", &tally, 30);
+    finish(24, "longer files", &tally, 30);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn any_file_removed_is_found() {
             &format!("{} removed", path.display()),
         );
     }
-    finish("removed files", &tally, 15);
+    finish(25, "removed files", &tally, 15);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn files_swapped_between_checkpoints_are_found() {
             put(other, other);
         }
     }
-    finish("swapped files", &tally, 100);
+    finish(26, "swapped files", &tally, 100);
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn empty_file_and_zeroed_page_are_found() {
             },
         );
     }
-    finish("empty files and zeroed pages", &tally, 50);
+    finish(27, "empty files and zeroed pages", &tally, 50);
 }
 
 /// Seals a manifest's text again, as a version of this program would that wrote other fields.
@@ -279,7 +279,7 @@ fn newer_format_is_refused_by_name_and_other_resealed_manifests_are_damage() {
         put(&|text| text.replace("\"adapter.bin\"", &format!("\"{name}\"")));
         expect_damage(&world, &[6], &mut tally, name);
     }
-    finish("resealed manifests", &tally, 16);
+    finish(28, "resealed manifests", &tally, 16);
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn damaged_manifest_is_skipped() {
             },
         );
     }
-    finish("damaged manifests", &tally, 200);
+    finish(28, "damaged manifests", &tally, 200);
 }
 
 #[test]
@@ -387,7 +387,7 @@ fn strays_are_ignored_and_listed() {
     if swept.len() != 6 || world.store().newest().unwrap().checkpoint.step() != 6 {
         tally.differ(format!("swept {swept:?}"));
     }
-    finish("strays", &tally, 20);
+    finish(29, "strays", &tally, 20);
 }
 
 #[test]
@@ -410,5 +410,5 @@ fn every_checkpoint_bad_is_an_error_with_each_reason() {
             tally.differ(text);
         }
     }
-    finish("every checkpoint bad", &tally, 5);
+    finish(30, "every checkpoint bad", &tally, 5);
 }

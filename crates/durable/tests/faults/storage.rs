@@ -98,14 +98,14 @@ fn fail_each(failure: Failure, only: Option<&[Op]>) -> Tally {
 #[test]
 fn full_disk_at_every_operation_leaves_the_old_ones_alone() {
     let tally = fail_each(Failure::NoSpace, None);
-    finish("ENOSPC at every operation", &tally, 60);
+    finish(11, "ENOSPC at every operation", &tally, 60);
 }
 
 #[test]
 fn io_error_at_every_write_sync_and_rename_leaves_the_old_ones_alone() {
     let only = [Op::Write, Op::SyncFile, Op::Rename, Op::SyncFolder];
     let tally = fail_each(Failure::Io, Some(&only));
-    finish("EIO at every write, sync, rename", &tally, 13 * 3);
+    finish(13, "EIO at every write, sync, rename", &tally, 13 * 3);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn failure_at_every_operation_of_a_run_is_no_loss_and_the_next_run_ends_the_same
             other => tally.differ(format!("{what}: next run {other:?}")),
         }
     }
-    finish("failure at every operation of a run", &tally, 500);
+    finish(11, "failure at every operation of a run", &tally, 500);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn file_size_limit_counts_as_no_space() {
     let error = world.save(4).unwrap_err();
     assert!(error.is_no_space(), "{error}");
     tally.inject();
-    finish("EFBIG at every write", &tally, 5);
+    finish(20, "EFBIG at every write", &tally, 5);
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn failed_write_removes_its_staging_and_names_file_and_bytes() {
             tally.differ(format!("write {n}: {text}"));
         }
     }
-    finish("ENOSPC texts", &tally, 5);
+    finish(11, "ENOSPC texts", &tally, 5);
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn failed_file_sync_is_mended_by_new_files_once() {
             .count();
         assert_eq!(made, 2, "once more, then stop");
     }
-    finish("EIO at fsync", &tally, 10);
+    finish(13, "EIO at fsync", &tally, 10);
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn really_full_disk_refuses_the_save_that_does_not_fit() {
             tally.differ(what);
         }
     }
-    finish("full disk", &tally, 20);
+    finish(11, "full disk", &tally, 20);
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn short_writes_and_interruptions_change_no_byte() {
             tally.differ(format!("seed {seed}"));
         }
     }
-    finish("short writes and EINTR", &tally, 100);
+    finish(14, "short writes and EINTR", &tally, 100);
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn death_at_every_operation_of_retention_keeps_enough() {
             );
         }
     }
-    finish("retention", &tally, 50);
+    finish(16, "retention", &tally, 50);
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn space_below_need_is_refused_with_the_sum() {
         .sum();
     world.sim.set_capacity(Some(used + 12_345));
     world.disk.need_space(RUN, 12_345).unwrap();
-    finish("free space", &tally, 3);
+    finish(21, "free space", &tally, 3);
 }
 
 #[test]
@@ -357,7 +357,7 @@ fn log_that_cannot_be_written_loses_lines_but_stays_whole() {
             tally.differ(format!("capacity {capacity}: {found:?}"));
         }
     }
-    finish("log", &tally, 50);
+    finish(83, "log", &tally, 50);
 }
 
 #[test]

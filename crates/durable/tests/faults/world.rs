@@ -178,8 +178,8 @@ impl World {
 }
 
 /// Prints the count, and fails where something was lost or different, or less was tried than promised.
-pub(crate) fn finish(name: &str, tally: &Tally, at_least: u64) {
-    println!("{name}: {tally}");
+pub(crate) fn finish(row: u8, name: &str, tally: &Tally, at_least: u64) {
+    println!("{}", tally.line(row, name));
     assert!(
         tally.is_clean(),
         "{name}: {tally}; first: {}",

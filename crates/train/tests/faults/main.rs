@@ -55,8 +55,8 @@ fn must_end_the_same(sim: &SimFs, saved: bool, undisturbed: &SimFs, tally: &mut 
     }
 }
 
-fn finish(name: &str, tally: &Tally, at_least: u64) {
-    println!("{name}: {tally}");
+fn finish(row: u8, name: &str, tally: &Tally, at_least: u64) {
+    println!("{}", tally.line(row, name));
     assert!(tally.is_clean(), "{name}: {:?}", tally.first());
     assert!(
         tally.injected >= at_least,
@@ -84,7 +84,7 @@ fn death_at_every_operation_loses_nothing() {
             &format!("death at {n}"),
         );
     }
-    finish("death in a run", &tally, 200);
+    finish(1, "death in a run", &tally, 200);
 }
 
 /// B11, B13, B20: the n-th operation and all after it fail; the error is told and nothing saved is lost.
@@ -106,7 +106,7 @@ fn failure_at_every_operation_loses_nothing() {
             must_end_the_same(&sim.after_kill(), saved, &undisturbed, &mut tally, &what);
         }
     }
-    finish("failing storage in a run", &tally, 600);
+    finish(11, "failing storage in a run", &tally, 600);
 }
 
 /// B14: short reads and writes and interrupted calls are no errors.
@@ -126,7 +126,7 @@ fn short_and_interrupted_calls_change_nothing() {
             Ok(_) => {}
         }
     }
-    finish("noise in a run", &tally, 40);
+    finish(14, "noise in a run", &tally, 40);
 }
 
 /// B15: power is cut at any moment; what was not synced is lost or torn.
@@ -146,7 +146,7 @@ fn power_loss_at_any_moment_loses_nothing() {
             must_end_the_same(&sim, false, &undisturbed, &mut tally, &what);
         }
     }
-    finish("power loss in a run", &tally, 1000);
+    finish(15, "power loss in a run", &tally, 1000);
 }
 
 /// A4: death, resume, death in the next save, again and again.
@@ -177,5 +177,5 @@ fn chains_of_deaths_end_the_same() {
             &format!("chain {chain}"),
         );
     }
-    finish("chains of deaths", &tally, 150);
+    finish(4, "chains of deaths", &tally, 150);
 }

@@ -1,0 +1,107 @@
+//! The fault suites, counted together and by row of the fault list.
+
+mod rows;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use durable::faults::Tally;
+
+use self::rows::ROWS;
+use crate::run::program;
+
+/// Package and test target of each suite; a test prints its count wherever it likes in a line.
+const SUITES: [(&str, &str); 5] = [
+    ("lowrank-durable", "faults"),
+    ("lowrank-durable", "kill"),
+    ("lowrank-train", "faults"),
+    ("lowrank-cli", "faults"),
+    ("lowrank-formats", "hostile"),
+];
+
+/// How far the suites go; they read it from this variable of the environment.
+const REACH: &str = "LOWRANK_FAULTS";
+
+/// What of the fault list is run.
+#[derive(Debug, Default, Args)]
+pub(crate) struct FaultArgs {
+    /// The counts of the whole list, and fail where a row misses its own: some ten minutes more.
+    #[arg(long)]
+    full: bool,
+}
+
+/// Counts that name no row.
+const NO_ROW: u8 = 0;
+
+/// What each row of the list came to.
+type ByRow = BTreeMap<u8, Tally>;
+
+/// Runs all suites, prints a table by row, and the sum of what they injected as the last line.
+pub(crate) fn faults(args: &FaultArgs) -> Result<()> {
+    let reach = if args.full { "full" } else { "ci" };
+    let (mut by_row, mut sum) = (ByRow::new(), Tally::new());
+    for (package, target) in SUITES {
+        suite(package, target, reach, &mut by_row)?;
+    }
+    by_row.values().for_each(|tally| sum.add(tally));
+    let missing = table(&by_row, args.full);
+    println!("{sum}");
+    ensure!(sum.is_clean(), "a fault lost or changed something");
+    ensure!(missing.is_empty(), "below their counts: rows {missing:?}");
+    Ok(())
+}
+
+/// Prints what was reached; gives the rows that miss the list's count, where `full` asks for it.
+fn table(by_row: &ByRow, full: bool) -> Vec<u8> {
+    println!("\n| row | what | injected | the list asks for |\n|---|---|---|---|");
+    let mut missing = Vec::new();
+    for (row, what, asked) in ROWS {
+        let injected = by_row.get(row).map_or(0, |tally| tally.injected);
+        println!("| {row} | {what} | {injected} | {asked} |");
+        if full && injected < *asked {
+            missing.push(*row);
+        }
+    }
+    missing
+}
+
+fn suite(package: &str, target: &str, reach: &str, by_row: &mut ByRow) -> Result<()> {
+    println!("\n$ {REACH}={reach} cargo test -p {package} --test {target}");
+    let arguments = [
+        "test",
+        "-q",
+        "-p",
+        package,
+        "--test",
+        target,
+        "--",
+        "--nocapture",
+    ];
+    let mut child = program("cargo", &arguments)
+        .env(REACH, reach)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let mut sum = Tally::new();
+    for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
+        let line = line?;
+        println!("{line}");
+        let Some(tally) = Tally::parse(&line) else {
+            continue;
+        };
+        let row = Tally::parse_line(&line).map_or(NO_ROW, |(row, _, _)| row);
+        sum.add(&tally);
+        by_row.entry(row).or_default().add(&tally);
+    }
+    if !child.wait()?.success() {
+        bail!("suite {target} of {package} failed; so far {sum}");
+    }
+    ensure!(
+        sum.injected > 0,
+        "suite {target} of {package} injected nothing"
+    );
+    Ok(())
+}
