@@ -57,6 +57,8 @@ pub trait Backend: Send + Sync {
     type Ids: Send + Sync;
     /// A buffer laid by for the backward pass.
     type Kept: Send + Sync;
+    /// Slopes of an activation laid by for the backward pass.
+    type Slopes: Send + Sync;
     /// A frozen matrix.
     type Weight: Send + Sync;
 
@@ -216,6 +218,22 @@ pub trait Backend: Send + Sync {
         &self,
         f: Activation,
         x: View<'_, Self::Buf>,
+        dy: View<'_, Self::Buf>,
+        dx: ViewMut<'_, Self::Buf>,
+    );
+    /// `y = f(x)`, where the backward pass needs of `x` the slopes `f'(x)` alone: they are laid by within
+    /// 1/400 where products round their inputs to bf16. `x` has the size of `y`, which is dense.
+    fn activation_keep(
+        &self,
+        f: Activation,
+        x: Self::Buf,
+        y: ViewMut<'_, Self::Buf>,
+    ) -> Self::Slopes;
+    /// `dx = f'(x)·dy`, with what [`Backend::activation_keep`] laid by.
+    fn activation_recall(
+        &self,
+        f: Activation,
+        slopes: Self::Slopes,
         dy: View<'_, Self::Buf>,
         dx: ViewMut<'_, Self::Buf>,
     );

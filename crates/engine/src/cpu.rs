@@ -16,6 +16,7 @@ use crate::shapes::{
 use convert::{
     activation_of, attention_of, dropped_or, factors, mat, mat_mut, norm_of, segments_of, stored,
 };
+use kernels::activation::slope;
 use kernels::gemm::{LoraGradients, lora_backward, lora_forward};
 use kernels::{
     Context, Isa, Mat, MatMut, Pool, Precision, Product, activation, attention, elementwise,
@@ -45,6 +46,14 @@ pub enum Kept {
         /// Elements.
         len: usize,
     },
+}
+
+/// What gives the slopes of an activation.
+pub enum Slopes {
+    /// What the activation read.
+    Before(Buf),
+    /// The slopes as bytes, four to an element.
+    Bytes(Buf),
 }
 
 impl Cpu {
@@ -114,6 +123,7 @@ impl Backend for Cpu {
     type Buf = Buf;
     type Ids = Vec<u32>;
     type Kept = Kept;
+    type Slopes = Slopes;
     type Weight = Weight;
 
     fn compute_dtype(&self) -> ComputeDtype {
@@ -405,6 +415,41 @@ impl Backend for Cpu {
     ) {
         let f = activation_of(f);
         activation::backward(&self.context, f, mat(x), mat(dy), mat_mut(dx));
+    }
+
+    fn activation_keep(&self, f: Activation, x: Buf, y: ViewMut<'_, Buf>) -> Slopes {
+        let (rows, cols) = (y.span.rows, y.span.cols);
+        if self.compute == ComputeDtype::F32 {
+            self.activation(f, View::dense(&x, rows, cols), y);
+            return Slopes::Before(x);
+        }
+        let size = slope::slope_cols(cols);
+        let mut bytes = self.alloc(rows * size);
+        slope::forward(
+            &self.context,
+            activation_of(f),
+            Mat::dense(x.as_slice(), rows, cols),
+            mat_mut(y),
+            MatMut::dense(bytes.as_mut_slice(), rows, size),
+        );
+        Slopes::Bytes(bytes)
+    }
+
+    fn activation_recall(
+        &self,
+        f: Activation,
+        slopes: Slopes,
+        dy: View<'_, Buf>,
+        dx: ViewMut<'_, Buf>,
+    ) {
+        let (rows, cols) = (dy.span.rows, dy.span.cols);
+        match slopes {
+            Slopes::Before(x) => self.activation_backward(f, View::dense(&x, rows, cols), dy, dx),
+            Slopes::Bytes(bytes) => {
+                let bytes = Mat::dense(bytes.as_slice(), rows, slope::slope_cols(cols));
+                slope::multiply(&self.context, bytes, mat(dy), mat_mut(dx));
+            }
+        }
     }
 
     fn gated_activation(&self, f: Activation, gate_up: View<'_, Buf>, y: ViewMut<'_, Buf>) {

@@ -21,6 +21,9 @@ use crate::shapes::{
 };
 use grid::Grid;
 
+/// Steps from a slope of zero to one of one, where slopes are kept in bytes.
+const SLOPE_STEPS: f64 = 200.0;
+
 /// The scalar backend.
 #[derive(Debug, Clone, Copy)]
 pub struct Reference {
@@ -65,6 +68,7 @@ impl Backend for Reference {
     type Buf = Vec<f32>;
     type Ids = Vec<u32>;
     type Kept = Vec<f32>;
+    type Slopes = Vec<f64>;
     type Weight = Decoded;
 
     fn compute_dtype(&self) -> ComputeDtype {
@@ -342,6 +346,44 @@ impl Backend for Reference {
         load(x)
             .zip(&load(dy), |x, dy| activation::derivative(f, x) * dy)
             .store(dx.buf, dx.span, Write::Set);
+    }
+
+    fn activation_keep(&self, f: Activation, x: Vec<f32>, y: ViewMut<'_, Vec<f32>>) -> Vec<f64> {
+        let slopes = x.iter().map(|x| {
+            let slope = activation::derivative(f, f64::from(*x));
+            match self.compute {
+                ComputeDtype::F32 => slope,
+                ComputeDtype::Bf16 => (slope * SLOPE_STEPS).round() / SLOPE_STEPS,
+            }
+        });
+        let slopes = slopes.collect();
+        let dense = Span::dense(y.span.rows, y.span.cols);
+        self.activation(
+            f,
+            View {
+                buf: &x,
+                span: dense,
+            },
+            y,
+        );
+        slopes
+    }
+
+    fn activation_recall(
+        &self,
+        _f: Activation,
+        slopes: Vec<f64>,
+        dy: View<'_, Vec<f32>>,
+        dx: ViewMut<'_, Vec<f32>>,
+    ) {
+        let mut gradient = load(dy);
+        let cols = gradient.cols;
+        for (r, slopes) in slopes.chunks(cols.max(1)).enumerate() {
+            for (d, slope) in gradient.row_mut(r).iter_mut().zip(slopes) {
+                *d *= slope;
+            }
+        }
+        gradient.store(dx.buf, dx.span, Write::Set);
     }
 
     fn gated_activation(

@@ -45,6 +45,8 @@ macro_rules! with_curve {
     };
 }
 
+pub mod slope;
+
 /// `y = f(x)`.
 ///
 /// # Panics

@@ -79,11 +79,20 @@ struct MlpSaved<B: Backend> {
     middle: B::Kept,
     /// `[L, 2]` of the norm.
     stats: B::Buf,
-    /// `[L, I]` or `[L, 2I]`, before the activation.
-    hidden: B::Kept,
+    hidden: HiddenKept<B>,
     hidden_inputs: LowRankInputs<B>,
     output_input: Option<B::Buf>,
 }
+
+/// What the backward pass needs of the MLP's middle.
+enum Hidden<Before, Slopes> {
+    /// `[L, I]` or `[L, 2I]`, before the activation.
+    Before(Before),
+    /// Of `[L, I]` the activation's slopes: nothing trained reads the activation itself.
+    Slopes(Slopes),
+}
+
+type HiddenKept<B> = Hidden<<B as Backend>::Kept, <B as Backend>::Slopes>;
 
 impl<B: Backend> Block<B> {
     /// The lowest stage with something trained.
@@ -248,8 +257,8 @@ impl<B: Backend> Block<B> {
             write,
             pass.training,
         );
-        let active = pass.activate(&hidden, count);
-        let kept = keep.then(|| (backend.keep_copy(&middle), backend.keep(hidden)));
+        let kept_middle = keep.then(|| backend.keep_copy(&middle));
+        let (active, hidden) = self.activation_forward(pass, hidden, count, keep);
         let mut y = if spec.residual_after_norm {
             normed
         } else {
@@ -260,7 +269,7 @@ impl<B: Backend> Block<B> {
         let output_input =
             self.mlp_output
                 .forward(backend, trained, read, write, Write::Add, pass.training);
-        let saved = kept.map(|(middle, hidden)| MlpSaved {
+        let saved = kept_middle.zip(hidden).map(|(middle, hidden)| MlpSaved {
             middle,
             stats,
             hidden,
@@ -268,5 +277,24 @@ impl<B: Backend> Block<B> {
             output_input,
         });
         (y, saved)
+    }
+
+    fn activation_forward(
+        &self,
+        pass: &Pass<'_, B>,
+        hidden: B::Buf,
+        count: usize,
+        keep: bool,
+    ) -> (B::Buf, Option<HiddenKept<B>>) {
+        let Pass { backend, spec, .. } = *pass;
+        if keep && !spec.gated_mlp && !self.mlp_output.needs_input() {
+            let mut active = backend.alloc(count * spec.intermediate_size);
+            let write = ViewMut::dense(&mut active, count, spec.intermediate_size);
+            let slopes = backend.activation_keep(spec.activation, hidden, write);
+            return (active, Some(Hidden::Slopes(slopes)));
+        }
+        let active = pass.activate(&hidden, count);
+        let kept = keep.then(|| Hidden::Before(backend.keep(hidden)));
+        (active, kept)
     }
 }

@@ -48,6 +48,7 @@ impl Elements {
     pub(super) fn run<B: Backend>(&self, backend: &B) -> Vec<Output> {
         let mut outputs = self.norm(backend);
         outputs.extend(self.activation(backend));
+        outputs.extend(self.kept(backend));
         outputs.extend(self.rows(backend));
         outputs.extend(self.step(backend));
         outputs
@@ -137,6 +138,30 @@ impl Elements {
             collect(backend, "activation dx", &dx),
             collect(backend, "gated", &gated),
             collect(backend, "gated dx", &dgated),
+        ]
+    }
+
+    /// What is laid by for a backward pass, and the slopes of an activation.
+    fn kept<B: Backend>(&self, backend: &B) -> Vec<Output> {
+        let (rows, cols) = (self.rows, self.cols);
+        let dense = span(rows, cols, 0);
+        let wide: Vec<f32> = random(dense.end(), self.key ^ 7)
+            .iter()
+            .map(|x| 6.0 * x)
+            .collect();
+        let x = backend.upload(&wide);
+        let copy = backend.recall(backend.keep_copy(&x));
+        let moved = backend.recall(backend.keep(backend.upload(&wide)));
+        let dy = self.input(backend, dense.end(), 8);
+        let [mut y, mut dx] = [9, 10].map(|k| self.input(backend, dense.end(), k));
+        let slopes = backend.activation_keep(self.activation, x, view_mut(&mut y, dense));
+        let write = view_mut(&mut dx, dense);
+        backend.activation_recall(self.activation, slopes, view(&dy, dense), write);
+        vec![
+            collect(backend, "a copy kept", &copy),
+            collect(backend, "a buffer kept", &moved),
+            collect(backend, "activation, slopes kept", &y),
+            collect(backend, "kept slopes dx", &dx),
         ]
     }
 

@@ -3,7 +3,7 @@
 use engine::backend::Backend;
 use engine::shapes::{Rotation, View, ViewMut, Write};
 
-use super::{AttentionSaved, Block, MlpSaved, Pass, Rows, Saved, Stage};
+use super::{AttentionSaved, Block, Hidden, HiddenKept, MlpSaved, Pass, Rows, Saved, Stage};
 use crate::batch::PassKey;
 use crate::norm::NormSlot;
 use crate::projection::{Grads, LowRankInputs, Projection, group_backward};
@@ -54,9 +54,9 @@ impl<B: Backend> Block<B> {
     ) -> Option<B::Buf> {
         let Pass { backend, spec, .. } = *pass;
         let hidden_size = spec.hidden_size;
-        let (hidden, output_input) = (backend.recall(saved.hidden), saved.output_input.as_ref());
-        let dhidden =
-            self.mlp_output_backward(pass, into, key, (hidden, output_input), &dy, count, stop)?;
+        let output_input = saved.output_input.as_ref();
+        let hidden = (saved.hidden, output_input);
+        let dhidden = self.mlp_output_backward(pass, into, key, hidden, &dy, count, stop)?;
         let middle = backend.recall(saved.middle);
         let middle = View::dense(&middle, count, hidden_size);
         let needs_input = self.mlp_input.iter().any(Projection::needs_input);
@@ -87,17 +87,23 @@ impl<B: Backend> Block<B> {
         pass: &Pass<'_, B>,
         into: &mut Grads<'_, B>,
         key: PassKey,
-        (hidden, output_input): (B::Buf, Option<&B::Buf>),
+        (hidden, output_input): (HiddenKept<B>, Option<&B::Buf>),
         dy: &B::Buf,
         count: usize,
         stop: Stage,
     ) -> Option<B::Buf> {
         let Pass { backend, spec, .. } = *pass;
-        let (inner, width) = (spec.intermediate_size, spec.mlp_width());
-        let active = self
-            .mlp_output
-            .needs_input()
-            .then(|| pass.activate(&hidden, count));
+        let inner = spec.intermediate_size;
+        let hidden = match hidden {
+            Hidden::Before(kept) => Hidden::Before(backend.recall(kept)),
+            Hidden::Slopes(slopes) => Hidden::Slopes(slopes),
+        };
+        let active = match &hidden {
+            Hidden::Before(hidden) if self.mlp_output.needs_input() => {
+                Some(pass.activate(hidden, count))
+            }
+            _ => None,
+        };
         let mut dactive = (stop < Stage::MlpOutput).then(|| backend.alloc(count * inner));
         self.mlp_output.backward(
             backend,
@@ -112,15 +118,14 @@ impl<B: Backend> Block<B> {
                 .as_mut()
                 .map(|dactive| (ViewMut::dense(dactive, count, inner), Write::Set)),
         );
-        let dactive = dactive?;
-        let mut dhidden = backend.alloc(count * width);
-        let hidden = View::dense(&hidden, count, width);
-        let dactive = View::dense(&dactive, count, inner);
-        let write = ViewMut::dense(&mut dhidden, count, width);
-        if spec.gated_mlp {
-            backend.gated_activation_backward(spec.activation, hidden, dactive, write);
-        } else {
-            backend.activation_backward(spec.activation, hidden, dactive, write);
+        let dactive = View::dense(dactive.as_ref()?, count, inner);
+        let mut dhidden = backend.alloc(count * spec.mlp_width());
+        let write = ViewMut::dense(&mut dhidden, count, spec.mlp_width());
+        match hidden {
+            Hidden::Before(hidden) => pass.activation_backward(&hidden, dactive, write),
+            Hidden::Slopes(slopes) => {
+                backend.activation_recall(spec.activation, slopes, dactive, write);
+            }
         }
         Some(dhidden)
     }
@@ -229,6 +234,22 @@ impl<B: Backend> Block<B> {
 }
 
 impl<B: Backend> Pass<'_, B> {
+    /// The gradient of [`Pass::activate`].
+    fn activation_backward(
+        &self,
+        hidden: &B::Buf,
+        dactive: View<'_, B::Buf>,
+        dhidden: ViewMut<'_, B::Buf>,
+    ) {
+        let (backend, spec) = (self.backend, self.spec);
+        let hidden = View::dense(hidden, dhidden.span.rows, dhidden.span.cols);
+        if spec.gated_mlp {
+            backend.gated_activation_backward(spec.activation, hidden, dactive, dhidden);
+        } else {
+            backend.activation_backward(spec.activation, hidden, dactive, dhidden);
+        }
+    }
+
     /// The gradient of queries, keys and values before their rotation.
     fn attention_backward(&self, attended: &Attended<B>, dattention: &B::Buf) -> B::Buf {
         let (tokens, spec) = (self.tokens(), self.spec);
