@@ -104,7 +104,7 @@ impl DurableError {
             Self::Sync { .. } => {
                 "the disk may be failing: check the system log; earlier checkpoints are untouched"
             }
-            Self::Io { source, .. } => return io_hint(source),
+            Self::Io { source, .. } => io_hint(source),
             Self::Locked { .. } => "wait for that run to end, or give another output folder",
             Self::Changed { .. } => "do not change a model folder while it is in use; start again",
             Self::NoManifest { .. } => "choose a folder that this program saved",
@@ -140,14 +140,13 @@ impl DurableError {
     }
 }
 
-fn io_hint(source: &io::Error) -> Option<String> {
-    let text = match source.kind() {
+fn io_hint(source: &io::Error) -> &'static str {
+    match source.kind() {
         io::ErrorKind::PermissionDenied => "check the permissions of the file and its folder",
         io::ErrorKind::Unsupported => "the file system lacks this: use a folder on a local disk",
         io::ErrorKind::ReadOnlyFilesystem => "choose a folder on a disk that can be written",
-        _ => return None,
-    };
-    Some(text.to_owned())
+        _ => "check that the path can be reached, and the system log for its disk",
+    }
 }
 
 /// Whether the system says that there is no room: full disk, quota, or RLIMIT_FSIZE (EFBIG).

@@ -53,11 +53,14 @@ impl Trainer<'_> {
             self.eval_dataset.map(TokenizedDataset::len),
         )?;
         let identity = self.identity();
+        // Where the base may differ, its digest in a checkpoint is no reason to refuse the adapter in it.
+        let changed = &self.args.resume_with_changed.0;
+        let any_base = changed.iter().any(|name| name == peft::BASE_DIGEST);
         let base = &mut self.model.base;
         let files = AdapterFiles {
             plan: &self.model.plan,
             tree: &base.tree,
-            base: Some(&base.weights),
+            base: (!any_base).then_some(&base.weights),
             tokenizer: self.processing_class.as_deref(),
         };
         let backend = base.decoder.shared_backend();

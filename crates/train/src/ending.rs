@@ -28,10 +28,16 @@ impl<L: Learner> Session<'_, L> {
             path: &saved.path,
             size_bytes,
         });
-        for path in self.checkpoints.retain(plan, state)? {
-            observer.on(Event::Removed(&path));
+        self.retain()?;
+        let observer = &mut *self.run.observer;
+        self.journal.plot(&self.state.file.log_history, observer);
+        Ok(())
+    }
+
+    fn retain(&mut self) -> Result<(), TrainError> {
+        for path in self.checkpoints.retain(self.run.plan, &self.state)? {
+            self.run.observer.on(Event::Removed(&path));
         }
-        self.journal.plot(&state.file.log_history, observer);
         Ok(())
     }
 
@@ -53,6 +59,8 @@ impl<L: Learner> Session<'_, L> {
     /// The summary, the best state where it is asked for, and the adapter in the run's own folder.
     pub(crate) fn finish(mut self) -> Result<TrainOutput, TrainError> {
         let plan = self.run.plan;
+        // The run before may have died between its last save and the retention that belongs to it.
+        self.retain()?;
         self.log_summary();
         if plan.arguments.load_best_model_at_end {
             self.load_best()?;

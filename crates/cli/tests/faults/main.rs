@@ -13,6 +13,9 @@
 )]
 
 mod death;
+mod exact;
+mod places;
+mod rest;
 mod run;
 #[path = "../command/sandbox.rs"]
 #[allow(dead_code, reason = "shared with the other test program")]

@@ -37,7 +37,11 @@ pub(crate) struct World(Sandbox);
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self(Sandbox::within(&place(), "bloom"))
+        Self::of("bloom")
+    }
+
+    pub(crate) fn of(family: &str) -> Self {
+        Self(Sandbox::within(&place(), family))
     }
 }
 
@@ -250,6 +254,22 @@ fn collect(root: &Path, inside: &Path, files: &mut Contents) {
             files.insert(path, bytes);
         }
     }
+}
+
+/// What of it is in checkpoints.
+pub(crate) fn checkpoints(files: &Contents) -> Contents {
+    let inside = files.iter().filter(|(path, _)| {
+        let first = path.components().next();
+        first.is_some_and(|first| {
+            first
+                .as_os_str()
+                .to_string_lossy()
+                .starts_with("checkpoint-")
+        })
+    });
+    inside
+        .map(|(path, bytes)| (path.clone(), bytes.clone()))
+        .collect()
 }
 
 /// Without the fields of the log that are times or rates.

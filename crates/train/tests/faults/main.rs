@@ -48,6 +48,9 @@ fn must_end_the_same(sim: &SimFs, saved: bool, undisturbed: &SimFs, tally: &mut 
         tally.lose(format!("{what}: {error}"));
         return;
     }
+    if checkpoints(sim) != checkpoints(undisturbed) {
+        tally.differ(format!("{what}: left {:?}", checkpoints(sim)));
+    }
     for folder in ["", "checkpoint-6", "checkpoint-7"] {
         if contents(sim, folder) != contents(undisturbed, folder) {
             tally.differ(format!("{what}: `{folder}`"));
