@@ -1,11 +1,14 @@
 //! Rows to prompt and response text.
 //!
 //! The default is the Alpaca form of the LoRA tutorial; any other is a pair of Jinja strings of the user's run file. They
-//! have fuel, size limits, no files, no includes; the text in between is not bounded, since minijinja cannot bound it: a
-//! template that joins a text to itself forty times takes the memory that this takes.
+//! have fuel, size limits, no files, no includes. Fuel pays for text in between too (64 bytes each); lists and maps are
+//! measured (see `metered`).
+
+mod metered;
+mod methods;
+mod shape;
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 
 use formats::rows::Row;
 use minijinja::syntax::SyntaxConfig;
@@ -14,15 +17,18 @@ use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::python_text::{is_space, strip};
+use crate::python_text::strip;
 use crate::{DataError, SpecialTokens};
+
+pub use shape::{MAX_BRANCHES, MAX_LINE_BYTES, MAX_TAG_TOKENS};
 
 /// The longest template source that is read.
 pub const MAX_TEMPLATE_BYTES: usize = 256 << 10;
 /// The longest text that a template may render.
 pub const MAX_RENDERED_BYTES: usize = 8 << 20;
-/// Jinja instructions that one rendering may run.
-pub const FUEL: u64 = 1_000_000;
+/// Jinja instructions that one rendering may run, and 64 bytes of text that it may make for each: 12.8 MB in all, of
+/// which minijinja holds two copies at a time. Real templates run some thousands.
+pub const FUEL: u64 = 200_000;
 
 const PROMPT: &str = "prompt template";
 const RESPONSE: &str = "response template";
@@ -75,6 +81,13 @@ impl Template {
                     why,
                 });
             }
+            shape::check(source, delimiters()).map_err(|(line, why)| {
+                DataError::TemplateSyntax {
+                    template: name.into(),
+                    line: Some(line),
+                    why,
+                }
+            })?;
             environment
                 .add_template_owned(name, source.to_owned())
                 .map_err(|error| syntax(name, &error))?;
@@ -210,29 +223,23 @@ fn missing_columns(template: &str, missing: Vec<String>, row: &Row) -> DataError
     }
 }
 
-fn environment() -> Environment<'static> {
-    let mut environment = Environment::new();
+fn delimiters() -> SyntaxConfig {
     let syntax = SyntaxConfig::builder()
         .trim_blocks(true)
         .lstrip_blocks(true)
         .build();
-    environment.set_syntax(syntax.expect("the delimiters are Jinja's own"));
+    syntax.expect("the delimiters are Jinja's own")
+}
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_syntax(delimiters());
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(100);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_unknown_method_callback(|state, value, method, args| {
-        let spaces = value
-            .as_str()
-            .filter(|_| args.is_empty())
-            .and_then(|text| space_method(text, method));
-        match spaces {
-            Some(result) => Ok(result),
-            None => {
-                minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args)
-            }
-        }
-    });
+    environment.set_unknown_method_callback(methods::call);
+    environment.add_filter("format", methods::printf);
     environment.add_filter(
         "trim",
         |text: &str, characters: Option<&str>| match characters {
@@ -250,6 +257,7 @@ fn environment() -> Environment<'static> {
             .map_err(Into::into),
         _ => minijinja::escape_formatter(out, state, value),
     });
+    metered::add_to(&mut environment);
     environment.add_function(
         "raise_exception",
         |message: String| -> Result<String, minijinja::Error> {
@@ -257,20 +265,6 @@ fn environment() -> Environment<'static> {
         },
     );
     environment
-}
-
-/// The string methods that depend on what Python takes for whitespace, which is a little more than Rust does.
-fn space_method(text: &str, method: &str) -> Option<minijinja::Value> {
-    Some(match method {
-        "strip" => strip(text).into(),
-        "lstrip" => text.trim_start_matches(is_space).into(),
-        "rstrip" => text.trim_end_matches(is_space).into(),
-        "split" => text
-            .split(is_space)
-            .filter(|word| !word.is_empty())
-            .collect(),
-        _ => return None,
-    })
 }
 
 fn syntax(template: &str, error: &minijinja::Error) -> DataError {
@@ -294,9 +288,6 @@ fn render(
     row: &Row,
     tokens: &SpecialTokens,
 ) -> Result<String, DataError> {
-    let template = environment
-        .get_template(name)
-        .map_err(|error| syntax(name, &error))?;
     let mut context = row.clone();
     let specials = [&tokens.bos, &tokens.eos, &tokens.pad, &tokens.unk];
     for (name, token) in SPECIALS.iter().zip(specials) {
@@ -304,12 +295,16 @@ fn render(
             context.insert((*name).to_owned(), Value::String(token.clone()));
         }
     }
-    let mut out = Limited { bytes: Vec::new() };
-    let variables = jinja_map(&context);
-    match template.render_captured_to(variables, &mut out) {
-        Ok(_) => Ok(String::from_utf8_lossy(&out.bytes).into_owned()),
-        Err(error) => Err(failed(environment, name, &context, row, &error)),
+    let text = metered::render(environment, name, jinja_map(&context));
+    let text = text.map_err(|error| failed(environment, name, &context, row, &error))?;
+    if text.len() > MAX_RENDERED_BYTES {
+        return Err(DataError::TemplateRender {
+            template: name.to_owned(),
+            line: None,
+            why: format!("the text is longer than {MAX_RENDERED_BYTES} bytes"),
+        });
     }
+    Ok(text)
 }
 
 /// Not by serde: with `arbitrary_precision` a number would arrive as a map with a private key.
@@ -363,26 +358,5 @@ fn failed(
         template: name.to_owned(),
         line: error.line(),
         why: words(error),
-    }
-}
-
-/// A writer that refuses to grow beyond [`MAX_RENDERED_BYTES`].
-struct Limited {
-    bytes: Vec<u8>,
-}
-
-impl Write for Limited {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        if buf.len() > MAX_RENDERED_BYTES - self.bytes.len() {
-            return Err(io::Error::other(format!(
-                "the text is longer than {MAX_RENDERED_BYTES} bytes"
-            )));
-        }
-        self.bytes.extend_from_slice(buf);
-        Ok(buf.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -104,6 +104,9 @@ impl Hostile {
         read: impl FnOnce() -> Result<T, String>,
     ) -> Option<Result<T, String>> {
         self.cases += 1;
+        if std::env::var_os("LOWRANK_HOSTILE_NAMES").is_some() {
+            println!("{}: {name}", self.row);
+        }
         let start = Instant::now();
         let (outcome, used) = peak_of(|| catch_unwind(AssertUnwindSafe(read)));
         let took = start.elapsed();

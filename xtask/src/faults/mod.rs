@@ -14,12 +14,13 @@ use self::rows::ROWS;
 use crate::run::program;
 
 /// Package and test target of each suite; a test prints its count wherever it likes in a line.
-const SUITES: [(&str, &str); 5] = [
+const SUITES: [(&str, &str); 6] = [
     ("lowrank-durable", "faults"),
     ("lowrank-durable", "kill"),
     ("lowrank-train", "faults"),
     ("lowrank-cli", "faults"),
     ("lowrank-formats", "hostile"),
+    ("lowrank-data", "hostile"),
 ];
 
 /// How far the suites go; they read it from this variable of the environment.
