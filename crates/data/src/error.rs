@@ -125,7 +125,7 @@ impl DataError {
         Some(match self {
             Self::Rows(error) => return error.hint(),
             Self::Row { source, .. } => return source.hint(),
-            Self::File { .. } => "check the path and its permissions".into(),
+            Self::File { source, .. } => return source.hint(),
             Self::NoTokenizer { .. } => "give a folder with tokenizer.json; Python makes one with \
                  `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`"
                 .into(),

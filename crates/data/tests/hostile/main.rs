@@ -10,6 +10,7 @@ use lowrank_data as data;
 
 mod limits;
 mod template;
+mod tokenizer;
 
 /// Counts what each case allocates.
 #[global_allocator]
