@@ -119,6 +119,11 @@ impl<B: Backend> Block<B> {
             .map(|(stage, _)| stage)
     }
 
+    pub(crate) fn projections(&self) -> impl Iterator<Item = &Projection<B>> {
+        let outputs = [&self.attention_output, &self.mlp_output];
+        self.qkv.iter().chain(&self.mlp_input).chain(outputs)
+    }
+
     pub(crate) fn projections_mut(&mut self) -> impl Iterator<Item = &mut Projection<B>> {
         let output = std::iter::once(&mut self.attention_output);
         let mlp = std::iter::once(&mut self.mlp_output);

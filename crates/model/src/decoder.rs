@@ -74,6 +74,12 @@ impl<B: Backend> Decoder<B> {
         self.label_smoothing = label_smoothing;
     }
 
+    /// Whether a training pass drops anything.
+    pub fn has_dropout(&self) -> bool {
+        let blocks = self.blocks.iter().flat_map(Block::projections);
+        blocks.chain([&self.head]).any(Projection::has_dropout)
+    }
+
     /// Sets every gradient to zero.
     pub fn zero_grad(&mut self) {
         for parameter in &mut self.trained {

@@ -39,6 +39,10 @@ impl<B: Backend> Projection<B> {
             .chain(lora.into_iter().flatten())
     }
 
+    pub(crate) fn has_dropout(&self) -> bool {
+        self.lora.is_some_and(|lora| lora.dropout > 0.0)
+    }
+
     /// The backward pass needs what this projection read.
     pub(crate) fn needs_input(&self) -> bool {
         self.lora.is_some() || self.weight.trained().is_some()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use engine::backend::Backend;
 use engine::cpu::Cpu;
 use engine::reference::Reference;
-use engine::shapes::{ComputeDtype, Segment};
+use engine::shapes::{ComputeDtype, Prefix, Segment};
 use formats::hf_config::HfConfig;
 use formats::weights::WeightStore;
 use lowrank_model::{Decoder, LoraInit, PassKey, Target, TokenBatch};
@@ -204,6 +204,70 @@ fn greedy_tokens_match_peft_with_and_without_the_cache() {
                 .max_by(|a, b| last[*a].total_cmp(&last[*b]))
                 .expect("logits");
             assert_eq!(best as u32, new[new.len() - 1], "{family}");
+        }
+    }
+}
+
+/// Three rows that begin with the same five tokens, each row whole, or the beginning once.
+fn alike(share: bool) -> TokenBatch {
+    let shared: [u32; 5] = [7, 40, 3, 22, 9];
+    let own: [&[u32]; 3] = [&[11, 12, 30], &[5], &[17, 6, 21, 35, 8, 2]];
+    let mut batch = TokenBatch {
+        input_ids: Vec::new(),
+        segments: Vec::new(),
+        targets: Vec::new(),
+    };
+    let mut add = |ids: &[u32], prefix: Option<Prefix>, first: usize| {
+        let start = batch.input_ids.len();
+        let len = ids.len();
+        batch.segments.push(Segment { start, len, prefix });
+        batch.input_ids.extend(ids);
+        batch.targets.extend((first..len).map(|at| Target {
+            position: (start + at) as u32,
+            id: 0,
+            weight: 0.1,
+        }));
+    };
+    let prefix = share.then_some(Prefix { start: 0, len: 5 });
+    if share {
+        add(&shared, None, 5);
+    }
+    for own in own {
+        if share {
+            add(own, prefix, 0);
+        } else {
+            add(&[&shared, own].concat(), None, 5);
+        }
+    }
+    for (number, target) in batch.targets.iter_mut().enumerate() {
+        target.id = (7 * number as u32 + 3) % 50;
+    }
+    batch
+}
+
+#[test]
+fn a_beginning_computed_once_gives_the_losses_and_gradients_of_whole_rows() {
+    for family in FAMILIES {
+        let case = golden(&format!("{family}/all_linear"));
+        let run = |share| {
+            let mut decoder = load(&case, cpu());
+            let batch = alike(share);
+            let losses = decoder.forward_backward(&batch, KEY).expect("a pass");
+            let grads = decoder.trainable().iter().map(|parameter| {
+                let grad = decoder.backend().download(&parameter.grad);
+                (parameter.name.clone(), grad.expect("a gradient"))
+            });
+            (losses, grads.collect::<Vec<_>>())
+        };
+        let ((losses, grads), (whole_losses, whole)) = (run(true), run(false));
+        assert_eq!(losses.len(), 10);
+        assert!(distance(&losses, &whole_losses).rel < 1e-6, "{family}");
+        for ((name, grad), (_, want)) in grads.iter().zip(&whole) {
+            let off = distance(grad, want).rel;
+            assert!(
+                off < 1e-5,
+                "{family}: the gradient of `{name}` is off by {off:e}"
+            );
         }
     }
 }

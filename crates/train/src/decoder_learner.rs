@@ -75,6 +75,10 @@ impl<B: Backend> Learner for DecoderLearner<'_, B> {
         self.counts_first_label
     }
 
+    fn shares_prefixes(&self, training: bool) -> bool {
+        !(training && self.decoder.has_dropout())
+    }
+
     fn save(&self, folder: &mut StagedFolder) -> Result<(), TrainError> {
         self.files.save(self.decoder, folder)
     }

@@ -6,7 +6,7 @@ use crate::arguments::LossNormalization;
 use crate::error::TrainError;
 use crate::learner::{Examples, Learner, Row};
 use crate::observer::Event;
-use crate::passes::Passes;
+use crate::passes::{Packing, Passes};
 use crate::plan::Saving;
 use crate::state::{entry, rounded};
 use crate::trainer::{Session, Trainer};
@@ -101,12 +101,13 @@ fn batch_loss<L: Learner>(
     rows: Vec<Row>,
     max_tokens: usize,
 ) -> Result<Option<f64>, TrainError> {
-    let work = Passes::new(
-        &[rows],
-        LossNormalization::Tokens,
+    let packing = Packing {
+        normalization: LossNormalization::Tokens,
         max_tokens,
-        learner.counts_first_label(),
-    );
+        counts_first: learner.counts_first_label(),
+        shares_prefixes: learner.shares_prefixes(false),
+    };
+    let work = Passes::new(&[rows], packing);
     let mut sum = 0.0;
     for pass in &work.passes {
         let losses = learner.losses(&pass.batch)?;

@@ -44,6 +44,12 @@ pub trait Learner {
     fn counts_first_label(&self) -> bool {
         false
     }
+    /// Whether rows that begin alike may compute their beginning once. Not where dropout makes them differ.
+    ///
+    /// * `training`: whether dropout applies.
+    fn shares_prefixes(&self, _training: bool) -> bool {
+        false
+    }
     /// Writes the files that make what was learnt usable elsewhere: the adapter, the tokenizer.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ mod order;
 mod passes;
 mod plan;
 mod plot;
+mod prefixes;
 mod run;
 mod schedule;
 mod state;

@@ -6,7 +6,7 @@ use model::PassKey;
 use crate::error::TrainError;
 use crate::learner::{Learner, Row};
 use crate::optimizer::Optimizer;
-use crate::passes::Passes;
+use crate::passes::{Packing, Passes};
 use crate::plan::Plan;
 
 /// What one update gave.
@@ -37,9 +37,13 @@ pub(crate) fn update<L: Learner>(
     done: u64,
 ) -> Result<Update, TrainError> {
     let arguments = &plan.arguments;
-    let (normalization, budget) = (arguments.loss_normalization, arguments.max_tokens_per_pass);
-    let first = learner.counts_first_label();
-    let work = Passes::new(micro_batches, normalization, budget, first);
+    let packing = Packing {
+        normalization: arguments.loss_normalization,
+        max_tokens: arguments.max_tokens_per_pass,
+        counts_first: learner.counts_first_label(),
+        shares_prefixes: learner.shares_prefixes(true),
+    };
+    let work = Passes::new(micro_batches, packing);
     learner.zero_grad();
     let mut loss = 0.0;
     for (number, pass) in work.passes.iter().enumerate() {
