@@ -14,13 +14,15 @@ use self::rows::ROWS;
 use crate::run::program;
 
 /// Package and test target of each suite; a test prints its count wherever it likes in a line.
-const SUITES: [(&str, &str); 6] = [
+const SUITES: [(&str, &str); 8] = [
     ("lowrank-durable", "faults"),
     ("lowrank-durable", "kill"),
     ("lowrank-train", "faults"),
     ("lowrank-cli", "faults"),
     ("lowrank-formats", "hostile"),
     ("lowrank-data", "hostile"),
+    ("lowrank-model", "hostile"),
+    ("lowrank-peft", "hostile"),
 ];
 
 /// How far the suites go; they read it from this variable of the environment.
