@@ -70,16 +70,14 @@ impl Adapter {
     }
 }
 
+/// A name, a key of the config, what is put there.
+type Setting = (&'static str, &'static str, Value);
+/// A name, and what is done to the adapter.
+type Change = (&'static str, fn(&mut Adapter));
+
 /// Keys of the config that are replaced.
-fn settings() -> Vec<(&'static str, &'static str, Value)> {
+fn settings() -> Vec<Setting> {
     let many = |count: usize| json!((0..count).map(|at| format!("m{at}")).collect::<Vec<_>>());
-    let patterns = |count: usize, pattern: &str| {
-        Value::Object(
-            (0..count)
-                .map(|at| (format!("{pattern}{at}"), json!(2)))
-                .collect(),
-        )
-    };
     vec![
         ("a rank of 0", "r", json!(0)),
         ("a rank of -8", "r", json!(-8)),
@@ -139,6 +137,16 @@ fn settings() -> Vec<(&'static str, &'static str, Value)> {
         ),
         ("a regex that is none", "target_modules", json!("a)|(b")),
         ("20,000 targets", "target_modules", many(20_000)),
+    ]
+}
+
+fn patterns() -> Vec<Setting> {
+    let many = |count: usize| json!((0..count).map(|at| format!("m{at}")).collect::<Vec<_>>());
+    let patterns = |count: usize, pattern: &str| {
+        let entry = |at| (format!("{pattern}{at}"), json!(2));
+        Value::Object((0..count).map(entry).collect())
+    };
+    vec![
         (
             "a rank pattern that is no regex",
             "rank_pattern",
@@ -191,7 +199,7 @@ fn settings() -> Vec<(&'static str, &'static str, Value)> {
 }
 
 /// Tensors that are changed.
-const TENSORS: &[(&str, fn(&mut Adapter))] = &[
+const TENSORS: &[Change] = &[
     ("A and B exchanged", |a| {
         let names: Vec<String> = a.tensors.iter().map(|t| t.name.clone()).collect();
         for (tensor, name) in a.tensors.iter_mut().zip(names) {
@@ -287,7 +295,7 @@ fn row_49_an_adapter_that_does_not_fit_is_refused_soon() {
     Adapter::sound().write(folder.path());
     read(folder.path()).expect("the adapter that the others are made of is good");
     let mut row = Hostile::new("row 49, adapters").within(Duration::from_secs(1));
-    for (name, key, value) in settings() {
+    for (name, key, value) in settings().into_iter().chain(patterns()) {
         let mut adapter = Adapter::sound();
         adapter.set(key, value);
         adapter.write(folder.path());
