@@ -17,6 +17,7 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         cols: VECTORS * LANES,
         lanes: LANES,
         packing,
+        direct: false,
         pack_x: pack_x::<WIDE>,
         pack_columns: scalar::pack_columns,
         pack_nt: by_dtype::<WIDE, true>(),

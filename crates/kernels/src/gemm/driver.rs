@@ -10,6 +10,8 @@ use std::ops::Range;
 const TASKS_AT_LEAST: usize = 16;
 /// Fewer rows than this would pack a panel for too little work.
 const ROWS_AT_LEAST: usize = 32;
+/// Up to so many rows, a matrix of f32 rows along n is read in place.
+const DIRECT_ROWS: usize = 16;
 /// Elements that are packed before another thread would have woken up.
 const PACK_ALONE: usize = 16 * 1024;
 
@@ -136,10 +138,12 @@ struct Unit {
 }
 
 /// One block of k of one panel.
-struct Block<'a> {
+struct Block {
     panel: usize,
     k: usize,
-    packed: &'a [u32],
+    /// The packed panel, or the matrix itself.
+    b: *const u32,
+    b_stride: usize,
 }
 
 /// So many panels in groups, which get smaller towards the end, so that threads finish together.
@@ -286,22 +290,40 @@ impl Plan<'_> {
     ) {
         let (pack_burst, tile_burst) = self.bursts(unit, rows.len(), ahead.left());
         ahead.burst = pack_burst;
-        for (panel, out) in unit.panels.clone().zip(buffer.chunks_mut(self.panel_len())) {
-            self.pack_panel(panel, unit.k.start, out, ahead);
+        let k = unit.k.start;
+        let mut blocks = [const { None }; Groups::LARGEST];
+        let outs = buffer.chunks_mut(self.panel_len());
+        for ((panel, out), block) in unit.panels.clone().zip(outs).zip(&mut blocks) {
+            *block = Some(match self.direct() {
+                true => self.unpacked(panel, k),
+                false => self.pack_panel(panel, k, out, ahead),
+            });
         }
         ahead.burst = tile_burst;
         for first in rows.clone().step_by(self.kernel.rows) {
             let tile_rows = first..rows.end.min(first + self.kernel.rows);
-            for (panel, packed_panel) in unit.panels.clone().zip(buffer.chunks(self.panel_len())) {
-                let block = Block {
-                    panel,
-                    k: unit.k.start,
-                    packed: packed_panel,
-                };
-                let tile = self.tile(&block, tile_rows.clone(), packed);
+            for block in blocks.iter().flatten() {
+                let tile = self.tile(block, tile_rows.clone(), packed);
                 // SAFETY: as each of the parts says; no other task writes this part of y.
                 unsafe { (self.kernel.tile)(&tile, ahead) };
             }
+        }
+    }
+
+    /// Whether rows are too few to pack a panel for, and the matrix is as a panel would be.
+    fn direct(&self) -> bool {
+        self.kernel.direct
+            && self.m <= DIRECT_ROWS
+            && self.job.product == Product::Nn
+            && self.job.w.dtype == StoredDtype::F32
+    }
+
+    fn unpacked(&self, panel: usize, k: usize) -> Block {
+        Block {
+            panel,
+            k,
+            b: self.stored(self.columns(panel).start, k).cast(),
+            b_stride: self.job.w.row_bytes / StoredDtype::F32.size(),
         }
     }
 
@@ -316,7 +338,12 @@ impl Plan<'_> {
             Product::Nn => unit.panels.len() * depth,
         };
         let tile_steps = unit.panels.len() * depth.div_ceil(STEP);
-        let total = pack_steps * PACK_CYCLES + tile_steps * rows * ROW_STEP_CYCLES;
+        let packing = if self.direct() {
+            0
+        } else {
+            pack_steps * PACK_CYCLES
+        };
+        let total = packing + tile_steps * rows * ROW_STEP_CYCLES;
         let share = |cycles: usize| (lines * cycles).div_ceil(total);
         let tile_rows = self.kernel.rows.min(rows);
         (share(PACK_CYCLES), share(tile_rows * ROW_STEP_CYCLES))
@@ -338,7 +365,7 @@ impl Plan<'_> {
         w.bytes[row * w.row_bytes + col * w.dtype.size()..].as_ptr()
     }
 
-    fn pack_panel(&self, panel: usize, k: usize, out: &mut [u32], ahead: &mut Ahead) {
+    fn pack_panel(&self, panel: usize, k: usize, out: &mut [u32], ahead: &mut Ahead) -> Block {
         let columns = self.columns(panel);
         let pack = PackW {
             bytes: self.stored(columns.start, k),
@@ -352,9 +379,15 @@ impl Plan<'_> {
         assert!(out.len() >= depth * pack.width, "room for a panel");
         // SAFETY: the panel lies inside the matrix, and the buffer holds a block of it.
         unsafe { (self.kernel.pack_w(self.job.product, self.job.w.dtype))(&pack, ahead) };
+        Block {
+            panel,
+            k,
+            b: out.as_ptr(),
+            b_stride: pack.width,
+        }
     }
 
-    fn tile(&self, block: &Block<'_>, rows: Range<usize>, packed: &[u32]) -> Tile {
+    fn tile(&self, block: &Block, rows: Range<usize>, packed: &[u32]) -> Tile {
         let packing = self.kernel.packing;
         let columns = self.columns(block.panel);
         let bias = match self.job.bias {
@@ -363,7 +396,8 @@ impl Plan<'_> {
         };
         Tile {
             a: packed[rows.start * self.depth() + packing.depth(block.k) * rows.len()..].as_ptr(),
-            b: block.packed.as_ptr(),
+            b: block.b,
+            b_stride: block.b_stride,
             depth: packing.depth(K_BLOCK.min(self.k - block.k)),
             rows: rows.len(),
             cols: columns.len(),

@@ -52,6 +52,9 @@ pub(crate) struct PackW {
 pub(crate) struct Tile {
     pub(crate) a: *const u32,
     pub(crate) b: *const u32,
+    /// Dwords from one row of the panel to the next: its width, or more where the matrix itself is
+    /// read (only by kernels that are `direct`).
+    pub(crate) b_stride: usize,
     pub(crate) depth: usize,
     pub(crate) rows: usize,
     pub(crate) cols: usize,
@@ -179,6 +182,8 @@ pub(crate) struct Kernel {
     /// Columns are padded to a multiple of this.
     pub(crate) lanes: usize,
     pub(crate) packing: Packing,
+    /// Whether tiles can read rows of f32 that are wider than the panel, and end with it.
+    pub(crate) direct: bool,
     pub(crate) pack_x: unsafe fn(&PackX),
     /// For x that lies column by column; f32 only.
     pub(crate) pack_columns: unsafe fn(&PackX),

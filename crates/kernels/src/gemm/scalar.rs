@@ -105,6 +105,7 @@ const fn kernel(packing: Packing) -> Kernel {
         cols: COLS,
         lanes: COLS,
         packing,
+        direct: false,
         pack_x: if wide {
             pack_x::<true>
         } else {

@@ -46,6 +46,7 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         cols: VECTORS * LANES,
         lanes: LANES,
         packing,
+        direct: matches!(packing, Packing::F32),
         pack_x: pack::x_f32::<WIDE>,
         pack_columns: scalar::pack_columns,
         pack_nt: nt::<WIDE>(),
@@ -160,6 +161,7 @@ macro_rules! tiles {
                         _mm_prefetch::<_MM_HINT_T0>(y.cast());
                     }
                 }
+                let last = lane_mask(tile.cols, V - 1);
                 let (mut a, mut b) = (tile.a, tile.b);
                 for p in 0..tile.depth {
                     if p % STEP == 0 {
@@ -167,7 +169,9 @@ macro_rules! tiles {
                     }
                     let mut panel = [_mm512_setzero_si512(); V];
                     for (v, panel) in panel.iter_mut().enumerate() {
-                        *panel = _mm512_loadu_si512(b.add(v * LANES).cast());
+                        // A matrix that is read directly may end with its last column.
+                        let mask = if v + 1 == V { last } else { 0xffff };
+                        *panel = _mm512_maskz_loadu_epi32(mask, b.add(v * LANES).cast());
                     }
                     for (row, sums) in sums.iter_mut().enumerate() {
                         let x = _mm512_set1_epi32((*a.add(row)).cast_signed());
@@ -176,7 +180,7 @@ macro_rules! tiles {
                         }
                     }
                     a = a.add(R);
-                    b = b.add(V * LANES);
+                    b = b.wrapping_add(tile.b_stride);
                 }
                 finish(tile, &sums);
             }
