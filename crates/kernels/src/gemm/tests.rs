@@ -373,3 +373,42 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn sums_over_tokens_and_low_rank_products_have_the_same_bits_for_any_threads() {
+    let (t, d, o) = (260, 700, 1100);
+    for rank in [8, 24] {
+        let run = |num_threads: usize| {
+            let mut values = Values(5);
+            let (x, a) = (values.vec(t * d, 0), values.vec(rank * d, 0));
+            let (b, dy) = (values.vec(o * rank, 0), values.vec(t * o, 0));
+            let mut xa = vec![0.0; t * rank];
+            let [mut y, mut da, mut db] = [t * o, rank * d, o * rank].map(|len| values.vec(len, 0));
+            let (mut dx, mut dw) = (values.vec(t * d, 0), values.vec(o * d, 0));
+            let lora = LoraFactors {
+                a: Mat::dense(&a, rank, d),
+                b: Mat::dense(&b, o, rank),
+                scaling: 1.7,
+            };
+            let ctx = Context::new(Some(num_threads), None);
+            let (x, dy) = (Mat::dense(&x, t, d), Mat::dense(&dy, t, o));
+            let y_mat = MatMut::dense(&mut y, t, o);
+            lora_forward(&ctx, x, lora, MatMut::dense(&mut xa, t, rank), y_mat);
+            let gradients = LoraGradients {
+                da: MatMut::dense(&mut da, rank, d),
+                db: MatMut::dense(&mut db, o, rank),
+                dx: Some(MatMut::dense(&mut dx, t, d)),
+            };
+            lora_backward(&ctx, x, Mat::dense(&xa, t, rank), dy, lora, gradients);
+            gemm_tn(&ctx, dy, x, 0.7, MatMut::dense(&mut dw, o, d));
+            [y, xa, da, db, dx, dw]
+        };
+        let one = run(1);
+        for num_threads in 2..=4 {
+            assert!(
+                one == run(num_threads),
+                "rank {rank}, {num_threads} threads"
+            );
+        }
+    }
+}
