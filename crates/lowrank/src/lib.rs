@@ -15,6 +15,7 @@ mod inspection;
 mod merging;
 mod peft_model;
 mod trainer;
+mod trainer_verify;
 
 pub use causal_lm::{CausalLm, Compute, LoadOptions};
 pub use data::{
@@ -36,6 +37,7 @@ pub use train::{
     TrainingArguments, UpdateDone, nearest_name,
 };
 pub use trainer::Trainer;
+pub use trainer_verify::{ResumeCheck, ResumeProof, verify_resume};
 
 /// The file formats under the words above, for programs that need a file as it is.
 pub use formats;

@@ -208,14 +208,18 @@ fn counted(case: &Golden, items: f64) -> f64 {
 }
 
 #[test]
+#[allow(clippy::print_stdout, reason = "the count is for the fault suites")]
 fn gradients_reach_every_b_at_step_one_and_every_a_from_step_two() {
+    let mut tally = durable::faults::Tally::new();
     for family in FAMILIES {
         let projections = projections(family);
         assert!(projections.len() >= 4, "{family}: {projections:?}");
         for projection in projections {
             reach(family, &projection);
+            tally.inject();
         }
     }
+    println!("{}", tally.line(43, "each family's targets, one by one"));
 }
 
 /// What the modules that `all-linear` adapts are called within a block, as `attn.c_proj`.

@@ -9,7 +9,7 @@ mod value;
 pub use names::nearest_name;
 pub use value::{
     ArgumentValue, IntervalStrategy, LossNormalization, Names, Optimizer, SamplingStrategy,
-    SaveStrategy, SchedulerKwargs, SchedulerType,
+    SaveFailure, SaveStrategy, SchedulerKwargs, SchedulerType,
 };
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -106,6 +106,10 @@ arguments! {
     /// micro-batches' means (before).
     loss_normalization: LossNormalization = LossNormalization::Tokens;
 
+    /// Updates in a row that may be left out because a loss or a gradient is not finite; at the next, and with 0 at
+    /// the first, the run stops.
+    max_skipped_updates: usize = 0;
+
     /// Peak learning rate.
     learning_rate: f64 = 5e-5;
     /// Course of the learning rate after the warm-up.
@@ -156,6 +160,8 @@ arguments! {
     save_total_limit: Option<usize> = None;
     /// Save the adapter only: such a checkpoint cannot be resumed.
     save_only_model: bool = false;
+    /// When a checkpoint cannot be written: stop, warn (go on, and fail at the end if the last one was not written).
+    save_failure: SaveFailure = SaveFailure::Stop;
     /// After the last update, go back to the best checkpoint.
     load_best_model_at_end: bool = false;
     /// What decides which checkpoint is best: loss.

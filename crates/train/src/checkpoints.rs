@@ -21,13 +21,15 @@ const LATEST: &str = "latest";
 /// Room for what is not counted: logs, tokenizer files, the file system's own.
 const SPARE_BYTES: u64 = 64 << 20;
 /// Arguments that are of this call, not of the run.
-const UNCOMPARED: [&str; 3] = [
+const UNCOMPARED: [&str; 4] = [
     "output_dir",
     "resume_from_checkpoint",
     "resume_with_changed",
+    "save_failure",
 ];
-/// Arguments that may differ: they change nothing of what is learnt, only when it is written down.
-const FREE: [&str; 8] = [
+/// Arguments that may differ: they change nothing of what was learnt, only when it is written down, or how long a
+/// run is borne with.
+const FREE: [&str; 9] = [
     "logging_strategy",
     "logging_steps",
     "logging_first_step",
@@ -36,6 +38,7 @@ const FREE: [&str; 8] = [
     "save_total_limit",
     "save_only_model",
     "load_best_model_at_end",
+    "max_skipped_updates",
 ];
 
 /// A run's folder, held for writing.

@@ -2,6 +2,7 @@
 
 use formats::trainer_state::LogEntry;
 
+use crate::arguments::SaveFailure;
 use crate::error::TrainError;
 use crate::learner::Learner;
 use crate::observer::{Ending, Event, TrainOutput};
@@ -11,7 +12,25 @@ use crate::trainer::Session;
 impl<L: Learner> Session<'_, L> {
     /// A checkpoint as asked for.
     pub(crate) fn save(&mut self) -> Result<(), TrainError> {
-        self.save_checkpoint(!self.run.plan.arguments.save_only_model)
+        let arguments = &self.run.plan.arguments;
+        match self.save_checkpoint(!arguments.save_only_model) {
+            Err(error) if arguments.save_failure == SaveFailure::Warn => {
+                self.go_on_unsaved(error);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn go_on_unsaved(&mut self, error: TrainError) {
+        let step = self.state.step();
+        let hint = error
+            .hint()
+            .map_or(String::new(), |hint| format!("; {hint}"));
+        let text =
+            format!("the checkpoint of step {step} is not saved, the run goes on: {error}{hint}");
+        self.run.observer.on(Event::Notice(&text));
+        self.unsaved = Some((step, error));
     }
 
     /// `whole`: with all that resuming takes.
@@ -23,6 +42,7 @@ impl<L: Learner> Session<'_, L> {
             .checkpoints
             .save(plan, learner, &self.optimizer, state, whole)?;
         self.saved_step = Some(state.step());
+        self.unsaved = None;
         let size_bytes = saved.manifest.total_bytes();
         observer.on(Event::Saved {
             path: &saved.path,
@@ -79,6 +99,14 @@ impl<L: Learner> Session<'_, L> {
             .last()
             .cloned()
             .unwrap_or_default();
+        if let Some((step, source)) = self.unsaved {
+            let (folder, source) = (self.checkpoints.folder.clone(), Box::new(source));
+            return Err(TrainError::LastSaveFailed {
+                folder,
+                step,
+                source,
+            });
+        }
         let early = self.state.resume.stopped_early;
         Ok(self.output(
             metrics,
@@ -102,7 +130,7 @@ impl<L: Learner> Session<'_, L> {
             ("train_samples_per_second", rounded(rows / runtime, 3)),
             ("train_steps_per_second", rounded(updates / runtime, 3)),
             ("total_flos", 0.0),
-            ("train_loss", self.training_loss()),
+            ("train_loss", self.state.training_loss()),
         ]);
         self.log(entry);
     }
@@ -113,6 +141,10 @@ impl<L: Learner> Session<'_, L> {
             return Ok(());
         };
         let Some(path) = self.checkpoints.path_of(step) else {
+            let text = format!(
+                "the best checkpoint, of step {step}, is not there: the adapter is that of the last update"
+            );
+            self.run.observer.on(Event::Notice(&text));
             return Ok(());
         };
         self.run.learner.load(&path)?;
@@ -123,14 +155,10 @@ impl<L: Learner> Session<'_, L> {
         Ok(())
     }
 
-    fn training_loss(&self) -> f64 {
-        self.state.resume.total_loss / self.state.step().max(1) as f64
-    }
-
     fn output(&self, metrics: LogEntry, ending: Ending) -> TrainOutput {
         TrainOutput {
             global_step: self.state.step(),
-            training_loss: self.training_loss(),
+            training_loss: self.state.training_loss(),
             metrics,
             ending,
             lost_log_lines: self.journal.lost_lines(),

@@ -91,6 +91,19 @@ pub enum TrainError {
         /// The setting.
         name: String,
     },
+    /// A run that is done, but whose last checkpoint could not be written (`save_failure` is `warn`).
+    #[error(
+        "the run is done and its adapter is in `{}`, but the checkpoint of step {step} was not saved: {source}",
+        .folder.display()
+    )]
+    LastSaveFailed {
+        /// The run's folder.
+        folder: PathBuf,
+        /// The checkpoint's step.
+        step: u64,
+        /// Why it was not saved.
+        source: Box<TrainError>,
+    },
     /// A checkpoint without the optimizer's state.
     #[error("checkpoint has a model only and cannot be resumed: `{}`", .folder.display())]
     ModelOnly {
@@ -198,6 +211,14 @@ fn list(problems: &[Problem]) -> String {
 }
 
 impl TrainError {
+    /// Whether a number of an update is not finite; the weights are then those of before it.
+    pub(crate) fn is_not_finite(&self) -> bool {
+        matches!(
+            self,
+            Self::LossNotFinite { .. } | Self::GradientNotFinite { .. }
+        )
+    }
+
     /// How to mend it.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -209,6 +230,7 @@ impl TrainError {
                 mends.dedup();
                 (!mends.is_empty()).then(|| mends.join("; "))
             }
+            Self::LastSaveFailed { source, .. } => source.hint(),
             Self::Model(error) => error.hint(),
             Self::Peft(error) => error.hint(),
             Self::Data(error) => error.hint(),

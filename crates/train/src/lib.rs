@@ -31,7 +31,7 @@ mod update;
 pub use adapter_files::AdapterFiles;
 pub use arguments::{
     ArgumentValue, FIELDS, Field, IntervalStrategy, LossNormalization, Names, Optimizer,
-    SamplingStrategy, SaveStrategy, SchedulerKwargs, SchedulerType, TrainingArguments,
+    SamplingStrategy, SaveFailure, SaveStrategy, SchedulerKwargs, SchedulerType, TrainingArguments,
     nearest_name,
 };
 pub use checkpoints::TOKEN_CACHE;

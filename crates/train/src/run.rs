@@ -53,13 +53,13 @@ impl<L: Learner> Session<'_, L> {
     fn update(&mut self) -> Result<Update, TrainError> {
         let (plan, began, done) = (self.run.plan, Instant::now(), self.state.step());
         let micro_batches = self.micro_batches(done)?;
-        let update = update(
-            self.run.learner,
-            &mut self.optimizer,
-            plan,
-            &micro_batches,
-            done,
-        )?;
+        let learner = &mut *self.run.learner;
+        let update = match update(learner, &mut self.optimizer, plan, &micro_batches, done) {
+            Err(error) if error.is_not_finite() && self.may_skip() => {
+                return Ok(self.skip(&error, done));
+            }
+            other => other?,
+        };
         self.state.count(plan, &update);
         self.run.observer.on(Event::Update(&UpdateDone {
             step: self.state.step(),
@@ -72,6 +72,26 @@ impl<L: Learner> Session<'_, L> {
             seconds: began.elapsed().as_secs_f64(),
         }));
         Ok(update)
+    }
+
+    fn may_skip(&self) -> bool {
+        let most = self.run.plan.arguments.max_skipped_updates as u64;
+        self.state.resume.skipped_in_a_row < most
+    }
+
+    /// Leaves an update out: weights, moments and losses stay as they are.
+    fn skip(&mut self, error: &TrainError, done: u64) -> Update {
+        let plan = self.run.plan;
+        self.state.count_skipped(plan);
+        let count = self.state.resume.skipped_updates;
+        let text = format!("an update is left out ({count} in this run): {error}");
+        self.run.observer.on(Event::Notice(&text));
+        Update {
+            loss: 0.0,
+            grad_norm: 0.0,
+            learning_rate: plan.schedule.learning_rate(done),
+            input_tokens: 0,
+        }
     }
 
     /// The rows of the update that follows `done` updates.

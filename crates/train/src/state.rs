@@ -41,6 +41,17 @@ pub(crate) struct ResumeState {
     pub(crate) evaluation_pending: bool,
     /// Size of `metrics.jsonl`.
     pub(crate) metrics_bytes: u64,
+    /// Updates left out because a number was not finite.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) skipped_updates: u64,
+    /// Those at the end so far.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) skipped_in_a_row: u64,
+}
+
+/// Not written, so that runs without such updates keep the file that they always had.
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 const FORMAT_VERSION: u64 = 1;
@@ -97,6 +108,21 @@ impl RunState {
         self.resume.loss_since_log += update.loss;
         self.resume.steps_since_log += 1;
         self.resume.total_loss += update.loss;
+        self.resume.skipped_in_a_row = 0;
+    }
+
+    /// Counts an update that was left out: a step of the run, with no loss of its own.
+    pub(crate) fn count_skipped(&mut self, plan: &Plan) {
+        self.file.global_step += 1;
+        self.file.epoch = plan.steps.epoch_after(self.file.global_step).into();
+        self.resume.skipped_updates += 1;
+        self.resume.skipped_in_a_row += 1;
+    }
+
+    /// Mean loss of all updates that were made.
+    pub(crate) fn training_loss(&self) -> f64 {
+        let made = self.step() - self.resume.skipped_updates;
+        self.resume.total_loss / made.max(1) as f64
     }
 
     /// The training entry due now: the mean of the losses since the last one, the gradient's norm and

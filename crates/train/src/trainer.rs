@@ -48,6 +48,8 @@ pub(crate) struct Session<'a, L: Learner> {
     pub(crate) order: RowOrder,
     /// Of the newest checkpoint that this run wrote.
     pub(crate) saved_step: Option<u64>,
+    /// The newest checkpoint, where it could not be written and the run goes on without it.
+    pub(crate) unsaved: Option<(u64, TrainError)>,
     pub(crate) started: Instant,
     /// Updates that were done before.
     pub(crate) first_step: u64,
@@ -85,6 +87,7 @@ impl<'a, L: Learner> Session<'a, L> {
             optimizer,
             checkpoints,
             saved_step: None,
+            unsaved: None,
             started: Instant::now(),
             first_step: 0,
         };

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::Args;
 use lowrank::{
-    CausalLm, Compute, ComputeDtype, Dataset, Ending, PeftModel, StopFlag, TOKEN_CACHE, Template,
-    TokenizedDataset, Tokenizer, Trainer, TrainingArguments, get_peft_model,
+    CausalLm, Compute, ComputeDtype, Dataset, Ending, LoadOptions, LoraConfig, PeftModel,
+    ResumeCheck, StopFlag, TOKEN_CACHE, Template, TokenizedDataset, Tokenizer, Trainer,
+    TrainingArguments, get_peft_model, verify_resume,
 };
 
 use super::EngineFlags;
 use crate::flags::{LoraFlags, TrainFlags};
 use crate::misuse::Misuse;
 use crate::output::say;
-use crate::progress::Progress;
+use crate::progress::{Progress, bytes};
 use crate::run_file::RunFile;
 use crate::tokenizing::tokenize;
 
@@ -45,6 +46,9 @@ pub(crate) struct TrainArgs {
     /// Tokens of a row at most; the rest is cut [default: 256].
     #[arg(long)]
     max_length: Option<usize>,
+    /// Do not train: stop and resume a few updates of this run, and compare bytes with updates that were not stopped.
+    #[arg(long)]
+    verify_resume: bool,
     #[command(flatten)]
     engine: EngineFlags,
     #[command(flatten)]
@@ -59,39 +63,28 @@ const DEFAULT_MAX_LENGTH: usize = 256;
 pub(crate) fn run(args: &TrainArgs, stop: StopFlag) -> Result<Ending> {
     let run = settle(args)?;
     let (arguments, config) = (run.training_arguments()?, run.lora_config()?);
-    let model = need(run.model.as_ref(), "model")?;
-    let dataset = need(run.dataset.as_ref(), "dataset")?;
-    let compute = run
-        .compute_dtype
-        .as_deref()
-        .map_or(Ok(Compute::Auto), compute_named)?;
-    let base = CausalLm::load(model, args.engine.options(compute)?)?;
-    base.notices()
-        .iter()
-        .for_each(|notice| say(&format!("note: {notice}")));
-    say(&computing(&base));
-    let tokenizer = Arc::new(Tokenizer::from_pretrained(model)?);
-    let mut model = match &run.adapter {
-        Some(adapter) => PeftModel::from_pretrained(base, adapter)?,
-        None => get_peft_model(base, &config, arguments.seed)?,
+    let folder = need(run.model.as_ref(), "model")?;
+    need(run.dataset.as_ref(), "dataset")?;
+    let compute = run.compute_dtype.as_deref();
+    let compute = compute.map_or(Ok(Compute::Auto), compute_named)?;
+    let start = Start {
+        folder,
+        adapter: run.adapter.as_deref(),
+        options: args.engine.options(compute)?,
+        config,
+        seed: arguments.seed,
     };
-    model
-        .plan()
-        .notices
-        .iter()
-        .for_each(|notice| say(&format!("note: {notice}")));
-    say(&model.trainable_parameters_line());
+    if args.verify_resume {
+        return verify(&run, &arguments, &start, stop);
+    }
+    let (mut model, tokenizer) = start.told()?;
+    let cache = Path::new(&arguments.output_dir).join(TOKEN_CACHE);
     let rows = Rows {
         run: &run,
         tokenizer: &tokenizer,
-        arguments: &arguments,
+        cache: Some(&cache),
     };
-    let train_dataset = rows.open(dataset, run.split.as_deref())?;
-    let eval_dataset = run
-        .eval_dataset
-        .as_ref()
-        .map(|path| rows.open(path, run.eval_split.as_deref()));
-    let eval_dataset = eval_dataset.transpose()?;
+    let (train_dataset, eval_dataset) = rows.open_both()?;
     let output_dir = arguments.output_dir.clone();
     let mut trainer = Trainer {
         model: &mut model,
@@ -101,7 +94,47 @@ pub(crate) fn run(args: &TrainArgs, stop: StopFlag) -> Result<Ending> {
         processing_class: Some(Arc::clone(&tokenizer)),
     };
     let output = trainer.train_observed(&mut Progress::new(), stop)?;
-    match &output.ending {
+    tell_ending(&output.ending, &output_dir);
+    Ok(output.ending)
+}
+
+/// What a run starts from.
+struct Start<'a> {
+    folder: &'a Path,
+    adapter: Option<&'a Path>,
+    options: LoadOptions,
+    config: LoraConfig,
+    seed: u64,
+}
+
+impl Start<'_> {
+    /// The base under a fresh adapter, or under the one that was named, and the tokenizer; says what they are.
+    fn told(&self) -> Result<(PeftModel, Arc<Tokenizer>)> {
+        let note = |notice: &String| say(&format!("note: {notice}"));
+        let base = self.base()?;
+        base.notices().iter().for_each(note);
+        say(&computing(&base));
+        let tokenizer = Arc::new(Tokenizer::from_pretrained(self.folder)?);
+        let model = self.adapted(base)?;
+        model.plan().notices.iter().for_each(note);
+        say(&model.trainable_parameters_line());
+        Ok((model, tokenizer))
+    }
+
+    fn base(&self) -> lowrank::Result<CausalLm> {
+        CausalLm::load(self.folder, self.options)
+    }
+
+    fn adapted(&self, base: CausalLm) -> lowrank::Result<PeftModel> {
+        match self.adapter {
+            Some(adapter) => PeftModel::from_pretrained(base, adapter),
+            None => get_peft_model(base, &self.config, self.seed),
+        }
+    }
+}
+
+fn tell_ending(ending: &Ending, output_dir: &str) {
+    match ending {
         Ending::Complete | Ending::EarlyStop => {
             say(&format!("adapter and loss.svg are in `{output_dir}`"));
         }
@@ -113,7 +146,54 @@ pub(crate) fn run(args: &TrainArgs, stop: StopFlag) -> Result<Ending> {
             say("continue with: --resume-from-checkpoint latest");
         }
     }
-    Ok(output.ending)
+}
+
+/// `--verify-resume`
+fn verify(
+    run: &RunFile,
+    arguments: &TrainingArguments,
+    start: &Start<'_>,
+    stop: StopFlag,
+) -> Result<Ending> {
+    if arguments.resume_from_checkpoint.is_some() {
+        let text =
+            "--verify-resume begins the run anew, so resume_from_checkpoint would have no effect";
+        return Err(Misuse(text.into()).into());
+    }
+    let (first, tokenizer) = start.told()?;
+    let mut first = Some(first);
+    let mut model = || match first.take() {
+        Some(model) => Ok(model),
+        None => start.adapted(start.base()?),
+    };
+    let rows = Rows {
+        run,
+        tokenizer: &tokenizer,
+        cache: None,
+    };
+    let dataset = need(run.dataset.as_ref(), "dataset")?;
+    let train_dataset = rows.open(dataset, run.split.as_deref())?;
+    let proof = verify_resume(ResumeCheck {
+        model: &mut model,
+        args: arguments,
+        train_dataset: &train_dataset,
+        processing_class: Some(Arc::clone(&tokenizer)),
+        stop: stop.clone(),
+        observer: &mut Progress::new(),
+    })?;
+    let Some(proof) = proof else {
+        say("interrupted; nothing is kept of a verification");
+        let (signal, checkpoint) = (stop.requested().unwrap_or_default(), PathBuf::new());
+        return Ok(Ending::Interrupted { signal, checkpoint });
+    };
+    say(&format!(
+        "verified: stopped after update {} and resumed, update {} left the same bytes as without the stop, in {} files, {}",
+        proof.stopped_after,
+        proof.compared_after,
+        proof.files.len(),
+        bytes(proof.size_bytes)
+    ));
+    Ok(Ending::Complete)
 }
 
 /// `compute_dtype` in effect.
@@ -161,10 +241,19 @@ fn settle(args: &TrainArgs) -> Result<RunFile> {
 struct Rows<'a> {
     run: &'a RunFile,
     tokenizer: &'a Tokenizer,
-    arguments: &'a TrainingArguments,
+    /// Where their ids are kept for the next run.
+    cache: Option<&'a Path>,
 }
 
 impl Rows<'_> {
+    fn open_both(&self) -> Result<(TokenizedDataset, Option<TokenizedDataset>)> {
+        let dataset = need(self.run.dataset.as_ref(), "dataset")?;
+        let train = self.open(dataset, self.run.split.as_deref())?;
+        let eval = self.run.eval_dataset.as_ref();
+        let eval = eval.map(|path| self.open(path, self.run.eval_split.as_deref()));
+        Ok((train, eval.transpose()?))
+    }
+
     fn open(&self, path: &Path, split: Option<&str>) -> Result<TokenizedDataset> {
         let template = match &self.run.template {
             None => Template::alpaca(),
@@ -172,15 +261,8 @@ impl Rows<'_> {
         };
         let dataset = Dataset::open(path, split)?;
         let max_length = self.run.max_length.unwrap_or(DEFAULT_MAX_LENGTH);
-        let cache = Path::new(&self.arguments.output_dir).join(TOKEN_CACHE);
-        tokenize(
-            &dataset,
-            &template,
-            self.tokenizer,
-            max_length,
-            Some(&cache),
-        )
-        .with_context(|| format!("in the data set `{}`", path.display()))
+        tokenize(&dataset, &template, self.tokenizer, max_length, self.cache)
+            .with_context(|| format!("in the data set `{}`", path.display()))
     }
 }
 

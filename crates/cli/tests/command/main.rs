@@ -11,3 +11,4 @@ mod bad_input;
 mod sandbox;
 #[cfg(unix)]
 mod signals;
+mod verify;

@@ -335,6 +335,56 @@ fn file_size_limit_of_the_system_is_an_error_and_loses_nothing() {
     finish(20, "RLIMIT_FSIZE of the command", &tally, 5);
 }
 
+/// `save_failure`: `warn`. From the last but one save on no file may be as large as the optimizer's state.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_whose_last_save_failed_is_done_and_says_so() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let (world, mut tally) = (World::new(), Tally::new());
+    for number in 0..3 {
+        let (output, what) = (
+            format!("warned-{number}"),
+            format!("limit at save {number} of 2"),
+        );
+        let path = world.path(&output);
+        put_tree(nearly_whole(), &path);
+        let line = words_saving(1, &output, &format!("{GO_ON} --save-failure warn"));
+        let trap = [
+            "stop StagingCreated 0",
+            "stop StagingCreated 1",
+            "stop FileSynced 12",
+        ][number];
+        let told = follow(world.trapped(&line, trap), |text, child| {
+            if text.starts_with("stopped at") {
+                await_stop(child);
+                let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+                let limit = Rlimit {
+                    current: Some(12 << 10),
+                    maximum: Some(12 << 10),
+                };
+                prlimit(pid, Resource::Fsize, limit).unwrap();
+                send(child, Signal::CONT);
+            }
+        });
+        tally.inject();
+        let says = [
+            "goes on: no space to write",
+            "error: the run is done and its adapter is in",
+            "step 60 was not saved",
+        ];
+        if told.status.code() != Some(1) || !says.iter().all(|text| told.says(text)) {
+            tally.differ(format!("{what}: {:?}: {}", told.status, told.text()));
+        }
+        let adapter = Path::new("adapter_model.safetensors");
+        if std::fs::read(path.join(adapter)).ok().as_ref() != whole().contents.get(adapter) {
+            tally.differ(format!("{what}: another adapter"));
+        }
+        check(&path, 58, &mut tally, &what);
+        world.ends_the_same(&output, &mut tally, &what);
+    }
+    finish(20, "a run that goes on without its last save", &tally, 3);
+}
+
 #[test]
 fn space_below_need_is_refused_with_the_sum() {
     let (world, mut tally) = (World::new(), Tally::new());

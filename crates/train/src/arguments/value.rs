@@ -250,6 +250,16 @@ choices! {
 }
 
 choices! {
+    /// What becomes of a run whose checkpoint cannot be written.
+    SaveFailure {
+        /// The run ends with the error.
+        Stop = "stop",
+        /// The run goes on and says so; it fails at its end where its last save did.
+        Warn = "warn",
+    }
+}
+
+choices! {
     /// When a checkpoint is written.
     SaveStrategy {
         /// Never.

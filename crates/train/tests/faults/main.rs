@@ -8,8 +8,10 @@
     reason = "the counts are what a suite is run for"
 )]
 
+mod numbers;
 #[path = "../toy/mod.rs"]
 mod toy;
+mod unsaved;
 
 use std::sync::Arc;
 
