@@ -3,10 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use lowrank::{LoraConfig, TrainingArguments, nearest_name};
+use lowrank::{LoraConfig, Plan, TrainError, TrainingArguments, nearest_name};
 use serde_json::{Map, Value};
 
 use crate::misuse::Misuse;
+
+/// More than any data set has: with these, only the settings themselves can be wrong.
+const MANY_ROWS: usize = 1 << 30;
 
 /// A run, as the run file and the flags together ask for it. A flag wins over the file.
 #[derive(Debug, Default)]
@@ -104,8 +107,13 @@ impl RunFile {
     }
 
     /// `TrainingArguments` with the Trainer's defaults where nothing was said.
+    /// What no number of rows could make right is misuse, and told before anything is loaded.
     pub(crate) fn training_arguments(&self) -> Result<TrainingArguments> {
-        TrainingArguments::from_map(&self.train).map_err(|error| Misuse(error.to_string()).into())
+        let misuse = |error: TrainError| Misuse(error.to_string());
+        let arguments = TrainingArguments::from_map(&self.train).map_err(misuse)?;
+        let eval_rows = self.eval_dataset.as_ref().map(|_| MANY_ROWS);
+        Plan::new(&arguments, MANY_ROWS, eval_rows).map_err(misuse)?;
+        Ok(arguments)
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Each target panics when something that it accepted does not hold.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::template::MAX_RENDERED_BYTES;
@@ -16,8 +18,21 @@ const TEXTS: [&str; 5] = [
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!",
 ];
 
-/// A `tokenizer.json`. Accepted: what it encodes has ids in range, decodes, and streams to the same text.
+/// What a kilobyte of file and texts may take; and what a busy machine may add.
+const TIME_PER_KB: Duration = Duration::from_millis(50);
+const TIME_SLACK: Duration = Duration::from_secs(2);
+
+/// A `tokenizer.json`. Accepted: what it encodes has ids in range, decodes, and streams to the same text, and all of it
+/// takes 50 ms per kilobyte at the most.
 pub fn fuzz_tokenizer(bytes: &[u8]) {
+    let start = Instant::now();
+    use_tokenizer(bytes);
+    let kilobytes = 1 + (bytes.len() + TEXTS.iter().map(|text| text.len()).sum::<usize>()) / 1024;
+    let limit = TIME_SLACK + TIME_PER_KB * kilobytes as u32;
+    assert!(start.elapsed() < limit, "took {:?}", start.elapsed());
+}
+
+fn use_tokenizer(bytes: &[u8]) {
     let Ok(tokenizer) = Tokenizer::of_file(bytes) else {
         return;
     };

@@ -10,15 +10,40 @@ use crate::adapter_config::AdapterConfig;
 use crate::error::FormatsError;
 use crate::hf_config::{GenerationConfig, HfConfig};
 use crate::pyjson::{Style, parse, to_string};
-use crate::safetensors::{Header, TensorToWrite, write};
+use crate::safetensors::{Header, SafetensorsFault, TensorToWrite, write};
 use crate::torch_bin::TorchFile;
 use crate::trainer_state::TrainerState;
 
-/// Accepted: every tensor lies inside the file, and what is written from them reads back as the same tensors.
+/// Where the upstream crate accepts and this one refuses, it is for one of the reasons that `safetensors` lists; where
+/// this one accepts, upstream finds the same tensors. Accepted: every tensor lies inside the file, and what is
+/// written from them reads back as the same tensors.
 pub fn fuzz_safetensors(bytes: &[u8]) {
-    let Ok(header) = Header::parse(bytes) else {
-        return;
+    let upstream = safetensors::SafeTensors::deserialize(bytes);
+    let header = match Header::parse(bytes) {
+        Ok(header) => header,
+        Err(fault) => {
+            assert!(
+                upstream.is_err() || is_stricter(&fault),
+                "upstream reads it: {fault}"
+            );
+            return;
+        }
     };
+    let upstream = upstream.expect("upstream reads what is read here");
+    assert_eq!(
+        upstream.len(),
+        header.tensors.len(),
+        "as many tensors as upstream"
+    );
+    for tensor in &header.tensors {
+        let theirs = upstream.tensor(&tensor.name).expect("upstream has it");
+        assert_eq!(theirs.shape(), &*tensor.shape, "upstream's shape");
+        assert_eq!(
+            Some(theirs.data()),
+            bytes.get(tensor.range.clone()),
+            "upstream's bytes"
+        );
+    }
     let views = header.tensors.iter().map(|tensor| {
         let data = bytes
             .get(tensor.range.clone())
@@ -45,6 +70,23 @@ pub fn fuzz_safetensors(bytes: &[u8]) {
             bytes.get(tensor.range.clone())
         );
     }
+}
+
+/// What upstream takes and this reader does not.
+fn is_stricter(fault: &SafetensorsFault) -> bool {
+    use SafetensorsFault::{
+        DuplicateKey, Name, Rank, TooManyTensors, TooMuchMetadata, UnknownDtype, UnknownKey,
+    };
+    matches!(
+        fault,
+        DuplicateKey(_)
+            | Name { .. }
+            | Rank(_)
+            | TooManyTensors
+            | TooMuchMetadata
+            | UnknownDtype { .. }
+            | UnknownKey { .. }
+    )
 }
 
 /// Accepted: every shard is a plain file name.

@@ -33,8 +33,8 @@ pub use peft::report::grouped;
 pub use peft::{LoraConfig, MAX_SHARD_BYTES, MergeReport};
 pub use peft_model::{PeftModel, get_peft_model};
 pub use train::{
-    Banner, Ending, Event, FIELDS, Field, LogEntry, Observer, StopFlag, TOKEN_CACHE, TrainOutput,
-    TrainingArguments, UpdateDone, nearest_name,
+    Banner, Ending, Event, FIELDS, Field, LogEntry, Observer, Plan, StopFlag, TOKEN_CACHE,
+    TrainError, TrainOutput, TrainingArguments, UpdateDone, nearest_name,
 };
 pub use trainer::Trainer;
 pub use trainer_verify::{ResumeCheck, ResumeProof, verify_resume};

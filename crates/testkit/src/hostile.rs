@@ -10,12 +10,17 @@ use std::time::Duration;
 use peak_alloc::PeakAlloc;
 
 /// What refusing a file may take beyond twice its size.
-const SLACK_BYTES: usize = 64 << 20;
+pub(crate) const SLACK_BYTES: usize = 64 << 20;
 /// No input may keep a reader busy for longer.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Allocations are counted for the whole process: tables take turns.
 static TURN: Mutex<()> = Mutex::new(());
+
+/// Waits until nothing else of this program is measured.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// The bytes that `act` has allocated at its peak; 0 where [`PeakAlloc`] is not the program's allocator. What runs
 /// beside it is counted too.
@@ -57,7 +62,7 @@ impl Hostile {
             said: String::new(),
             slowest: Default::default(),
             largest: Default::default(),
-            _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner),
+            _turn: turn(),
         }
     }
 

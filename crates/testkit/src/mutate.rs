@@ -1,7 +1,16 @@
 //! A deterministic mutator for fuzz targets: stable and offline. `cargo fuzz` calls the same targets.
+//!
+//! A target runs for some seconds; `LOWRANK_FUZZ_SECONDS` says for how many, and then its rounds are no end. Mutants are
+//! numbered, so that one that fails is made again by its number.
 
 use std::panic::{RefUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
+
+use crate::hostile::{SLACK_BYTES, peak_of, turn};
+
+/// Seconds of a target where nothing else is asked for: twelve targets are a minute.
+const SECONDS: u64 = 5;
+const VARIABLE: &str = "LOWRANK_FUZZ_SECONDS";
 
 /// SplitMix64.
 struct Random(u64);
@@ -21,38 +30,72 @@ impl Random {
 
 /// What to run a target on.
 pub struct Mutation<'a> {
+    /// Of the target, for the line that tells how many mutants there were.
+    pub name: &'a str,
     /// Inputs to start from; each is also run as it is.
     pub seeds: &'a [Vec<u8>],
     /// Byte strings that reach deeper than single bytes do.
     pub pieces: &'a [&'a [u8]],
-    /// How many mutants.
+    /// How many mutants, where no seconds are asked for.
     pub rounds: u64,
     /// A mutant that takes longer than this fails, whatever it is answered.
     pub limit: Duration,
 }
 
 impl Mutation<'_> {
-    /// Runs `target` on the seeds and on every mutant.
+    /// Runs `target` on the seeds and on mutants, and prints how many there were.
     ///
     /// # Panics
-    /// Where the target panics or takes too long, with the mutant's number and bytes.
+    /// Where the target panics, takes too long, or allocates more than twice its input and 64 MiB (seen only where
+    /// [`crate::PeakAlloc`] is the program's allocator), with the mutant's number and bytes.
     pub fn run(&self, target: impl Fn(&[u8]) + RefUnwindSafe) {
+        let _turn = turn();
+        let asked = std::env::var(VARIABLE)
+            .ok()
+            .and_then(|text| text.parse().ok());
+        let (seconds, rounds) = (
+            asked.unwrap_or(SECONDS),
+            if asked.is_some() {
+                u64::MAX
+            } else {
+                self.rounds
+            },
+        );
+        let start = Instant::now();
         for seed in self.seeds {
-            target(seed);
+            self.try_one("a seed", seed, &target);
         }
-        for round in 0..self.rounds {
-            let bytes = self.mutant(round);
-            let start = Instant::now();
-            let outcome = catch_unwind(|| target(&bytes));
-            let took = start.elapsed();
-            let shown = || bytes.escape_ascii().to_string();
-            assert!(outcome.is_ok(), "mutant {round} panics: {}", shown());
-            assert!(
-                took < self.limit,
-                "mutant {round} takes {took:?}: {}",
-                shown()
-            );
+        let mut round = 0;
+        while round < rounds && start.elapsed() < Duration::from_secs(seconds) {
+            self.try_one(&format!("mutant {round}"), &self.mutant(round), &target);
+            round += 1;
         }
+        println!(
+            "fuzz {}: {round} mutants in {:.1} s",
+            self.name,
+            start.elapsed().as_secs_f64()
+        );
+    }
+
+    fn try_one(&self, what: &str, bytes: &[u8], target: &(impl Fn(&[u8]) + RefUnwindSafe)) {
+        let start = Instant::now();
+        let (outcome, used) = peak_of(|| catch_unwind(|| target(bytes)));
+        let took = start.elapsed();
+        let shown = || bytes.escape_ascii().to_string();
+        assert!(outcome.is_ok(), "{}: {what} panics: {}", self.name, shown());
+        assert!(
+            took < self.limit,
+            "{}: {what} takes {took:?}: {}",
+            self.name,
+            shown()
+        );
+        let most = 2 * bytes.len() + SLACK_BYTES;
+        assert!(
+            used <= most,
+            "{}: {what} allocates {used}: {}",
+            self.name,
+            shown()
+        );
     }
 
     fn mutant(&self, round: u64) -> Vec<u8> {

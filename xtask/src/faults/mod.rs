@@ -24,6 +24,7 @@ const SUITES: &[(&str, &str, &str)] = &[
     ("lowrank-data", "hostile", ""),
     ("lowrank-model", "hostile", ""),
     ("lowrank-peft", "hostile", ""),
+    ("lowrank-cli", "hostile", ""),
 ];
 
 /// How far the suites go; they read it from this variable of the environment.

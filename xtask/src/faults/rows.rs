@@ -63,5 +63,6 @@ pub(super) const ROWS: &[(u8, &str, u64)] = &[
     (83, "log that cannot be written", 5),
     (84, "misuse of flags", 40),
     (85, "`merge` into what is there, twice", 12),
+    (86, "no network", 1),
     (0, "limits of readers, without a row", 0),
 ];

@@ -7,6 +7,7 @@ use clap::Args;
 use lowrank::{Compute, GenerationConfig, Tokenizer};
 
 use super::{EngineFlags, Model};
+use crate::misuse::Misuse;
 use crate::output;
 
 /// Continues a prompt: greedy, unless a sampling flag is given.
@@ -53,6 +54,7 @@ pub(crate) struct GenerateArgs {
 }
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
+    check(args)?;
     let model = Model::open(
         &args.model,
         args.adapter.as_ref(),
@@ -87,6 +89,19 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// Settings that no prompt could make right are misuse, and told before anything is loaded.
+fn check(args: &GenerateArgs) -> Result<(), Misuse> {
+    let settings = GenerationConfig {
+        max_new_tokens: args.max_new_tokens.or(Some(1)),
+        temperature: args.temperature.unwrap_or(1.0),
+        top_p: args.top_p.unwrap_or(1.0),
+        repetition_penalty: args.repetition_penalty,
+        ..GenerationConfig::default()
+    };
+    let length = settings.total_length(1);
+    length.map(drop).map_err(|error| Misuse(error.to_string()))
 }
 
 fn config(args: &GenerateArgs, model: &Model, tokenizer: &Tokenizer) -> GenerationConfig {

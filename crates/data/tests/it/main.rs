@@ -10,7 +10,6 @@ use lowrank_data as data;
 
 mod common;
 mod encoded;
-mod mutations;
 mod order;
 mod template;
 mod tokenizer;

@@ -404,6 +404,7 @@ fn mutated_streams_are_refused_or_read_as_upstream_reads_them() {
         b"\xff\xff\xff\x7f",
     ];
     let mutation = testkit::Mutation {
+        name: "9, Arrow streams",
         seeds: &seeds,
         pieces: &pieces,
         rounds: 60_000,

@@ -323,12 +323,13 @@ fn mutated_text_files_are_refused_or_read_as_upstream_reads_them() {
         b"{\"a\":1},",
     ];
     let limit = std::time::Duration::from_secs(5);
-    let mutation = testkit::Mutation {
+    let mutation = |name| testkit::Mutation {
+        name,
         seeds: &seeds,
         pieces: &pieces,
         rounds: 60_000,
         limit,
     };
-    mutation.run(super::fuzzing::fuzz_json_rows);
-    mutation.run(super::fuzzing::fuzz_csv_rows);
+    mutation("10, JSON rows").run(super::fuzzing::fuzz_json_rows);
+    mutation("CSV rows").run(super::fuzzing::fuzz_csv_rows);
 }

@@ -1,9 +1,19 @@
 //! The fuzz targets under the deterministic mutator.
 
+#![allow(
+    missing_docs,
+    clippy::disallowed_methods,
+    reason = "tests read their fixtures"
+)]
+
+use std::path::Path;
 use std::time::Duration;
 
-use crate::common::fixture;
-use crate::data::fuzzing;
+use lowrank_data::fuzzing;
+
+/// Counts what each mutant allocates.
+#[global_allocator]
+static ALLOCATED: testkit::PeakAlloc = testkit::PeakAlloc;
 
 /// Longer than any mutant takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -18,8 +28,9 @@ const WORDS: &str = "add_prefix_space\nadded_tokens\nbehavior\nbyte_fallback\nBy
 #[test]
 fn mutated_tokenizers_are_refused_or_work() {
     let read = |name: &str| {
-        let path = fixture(name).join("tokenizer.json");
-        std::fs::read(path).expect("a fixture is part of the repository")
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        std::fs::read(fixtures.join(name).join("tokenizer.json"))
+            .expect("a fixture is part of the repository")
     };
     let tiny = |model: &str, rest: &str| {
         format!(r#"{{"added_tokens": [{{"id": 2, "content": "</s>", "single_word": false,
@@ -53,6 +64,7 @@ fn mutated_tokenizers_are_refused_or_work() {
         .chain([&b"\""[..], b",", b":", b"{", b"}"])
         .collect();
     let mutation = testkit::Mutation {
+        name: "11, tokenizer.json",
         seeds: &seeds,
         pieces: &pieces,
         rounds: 40_000,
@@ -81,6 +93,7 @@ fn mutated_templates_are_refused_or_bounded() {
         .chain([&[0xff][..]])
         .collect();
     let mutation = testkit::Mutation {
+        name: "12, templates",
         seeds: &seeds,
         pieces: &pieces,
         rounds: 60_000,
