@@ -1,9 +1,11 @@
 //! The fault suites, counted together and by row of the fault list.
 
 mod rows;
+mod smollm2;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,6 +13,7 @@ use clap::Args;
 use durable::faults::Tally;
 
 use self::rows::ROWS;
+use crate::parity::places;
 use crate::run::program;
 
 /// Package, test target and test of each suite; a test prints its count wherever it likes in a line.
@@ -36,6 +39,13 @@ pub(crate) struct FaultArgs {
     /// The counts of the whole list, and fail where a row misses its own: some ten minutes more.
     #[arg(long)]
     full: bool,
+    /// Instead: 40 updates of SmolLM2-135M in this folder, killed at five random moments and resumed each time, beside
+    /// an undisturbed run. Some minutes.
+    #[arg(long, value_name = "DIR")]
+    smollm2: Option<PathBuf>,
+    /// Rows for that run [default: alpaca_zh_demo_1k of LOWRANK_SHARED_INPUTS].
+    #[arg(long, requires = "smollm2")]
+    rows: Option<PathBuf>,
 }
 
 /// Counts that name no row.
@@ -46,6 +56,9 @@ type ByRow = BTreeMap<u8, Tally>;
 
 /// Runs all suites, prints a table by row, and the sum of what they injected as the last line.
 pub(crate) fn faults(args: &FaultArgs) -> Result<()> {
+    if let Some(model) = &args.smollm2 {
+        return real_model(model, args.rows.as_deref());
+    }
     let reach = if args.full { "full" } else { "ci" };
     let (mut by_row, mut sum) = (ByRow::new(), Tally::new());
     for one in SUITES {
@@ -56,6 +69,19 @@ pub(crate) fn faults(args: &FaultArgs) -> Result<()> {
     println!("{sum}");
     ensure!(sum.is_clean(), "a fault lost or changed something");
     ensure!(missing.is_empty(), "below their counts: rows {missing:?}");
+    Ok(())
+}
+
+fn real_model(model: &Path, rows: Option<&Path>) -> Result<()> {
+    let model = places::smollm2(Some(model))?;
+    let rows = match rows {
+        Some(rows) => rows.to_owned(),
+        None => places::shared_inputs()?.join("data/alpaca_zh_demo_1k"),
+    };
+    // The runs have a folder of their own.
+    let sum = smollm2::smollm2(&model.canonicalize()?, &rows.canonicalize()?)?;
+    println!("{sum}");
+    ensure!(sum.is_clean(), "a kill lost or changed something");
     Ok(())
 }
 

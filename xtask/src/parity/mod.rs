@@ -3,7 +3,7 @@
 
 mod compare;
 pub(crate) mod overlay;
-mod places;
+pub(crate) mod places;
 pub(crate) mod roundtrip;
 mod sides;
 pub(crate) mod strangers;
