@@ -101,7 +101,7 @@ arguments! {
     max_steps: i64 = -1;
     /// Tokens that go through the model at once at most: an update of more is split, which bounds
     /// memory and changes nothing but the order of sums.
-    max_tokens_per_pass: usize = 640;
+    max_tokens_per_pass: usize = 576;
     /// How losses of one update are averaged: over its tokens (Trainer since 4.46), or over its
     /// micro-batches' means (before).
     loss_normalization: LossNormalization = LossNormalization::Tokens;
