@@ -4,6 +4,9 @@
 //! use. Buffers come from a pool, so a step in the steady state neither allocates nor faults pages in.
 
 mod convert;
+mod kept;
+
+pub use kept::{Kept, Slopes};
 
 /// A buffer of f32, cut from the backend's pool.
 pub use kernels::Block as Buf;
@@ -16,11 +19,10 @@ use crate::shapes::{
 use convert::{
     activation_of, attention_of, dropped_or, factors, mat, mat_mut, norm_of, segments_of, stored,
 };
-use kernels::activation::slope;
 use kernels::gemm::{LoraGradients, lora_backward, lora_forward};
 use kernels::{
     Context, Isa, Mat, MatMut, Pool, Precision, Product, activation, attention, elementwise,
-    embedding, half, loss, norm, optim, rope,
+    embedding, loss, norm, optim, rope,
 };
 use std::sync::Arc;
 
@@ -34,27 +36,6 @@ pub struct Cpu {
 /// A frozen matrix: its file's bytes.
 #[derive(Clone)]
 pub struct Weight(StoredMatrix);
-
-/// What a backward pass will read.
-pub enum Kept {
-    /// As it was.
-    Whole(Buf),
-    /// As bf16, two to an element.
-    Halves {
-        /// The bits.
-        halves: Buf,
-        /// Elements.
-        len: usize,
-    },
-}
-
-/// What gives the slopes of an activation.
-pub enum Slopes {
-    /// What the activation read.
-    Before(Buf),
-    /// The slopes as bytes, four to an element.
-    Bytes(Buf),
-}
 
 impl Cpu {
     /// A backend with so many threads (`None`: every core that the process may use), whose products with
@@ -164,42 +145,15 @@ impl Backend for Cpu {
     }
 
     fn keep(&self, x: Buf) -> Kept {
-        match self.compute {
-            ComputeDtype::F32 => Kept::Whole(x),
-            ComputeDtype::Bf16 => self.keep_copy(&x),
-        }
+        self.lay_by(x)
     }
 
     fn keep_copy(&self, x: &Buf) -> Kept {
-        let len = x.as_slice().len();
-        let size = match self.compute {
-            ComputeDtype::F32 => len,
-            ComputeDtype::Bf16 => half::narrow_len(len),
-        };
-        let mut copy = self.alloc(size);
-        match self.compute {
-            ComputeDtype::F32 => {
-                let (x, y) = (x.as_slice(), copy.as_mut_slice());
-                let (x, y) = (Mat::dense(x, 1, len), MatMut::dense(y, 1, len));
-                elementwise::copy(&self.context, x, y, false);
-                Kept::Whole(copy)
-            }
-            ComputeDtype::Bf16 => {
-                half::narrow(&self.context, x.as_slice(), copy.as_mut_slice());
-                Kept::Halves { halves: copy, len }
-            }
-        }
+        self.lay_by_copy(x)
     }
 
     fn recall(&self, kept: Kept) -> Buf {
-        match kept {
-            Kept::Whole(buf) => buf,
-            Kept::Halves { halves, len } => {
-                let mut buf = self.alloc(len);
-                half::widen(&self.context, halves.as_slice(), buf.as_mut_slice());
-                buf
-            }
-        }
+        self.take_up(kept)
     }
 
     fn copy(&self, x: View<'_, Buf>, y: ViewMut<'_, Buf>, write: Write) {
@@ -418,21 +372,7 @@ impl Backend for Cpu {
     }
 
     fn activation_keep(&self, f: Activation, x: Buf, y: ViewMut<'_, Buf>) -> Slopes {
-        let (rows, cols) = (y.span.rows, y.span.cols);
-        if self.compute == ComputeDtype::F32 {
-            self.activation(f, View::dense(&x, rows, cols), y);
-            return Slopes::Before(x);
-        }
-        let size = slope::slope_cols(cols);
-        let mut bytes = self.alloc(rows * size);
-        slope::forward(
-            &self.context,
-            activation_of(f),
-            Mat::dense(x.as_slice(), rows, cols),
-            mat_mut(y),
-            MatMut::dense(bytes.as_mut_slice(), rows, size),
-        );
-        Slopes::Bytes(bytes)
+        self.activate_and_lay_by(f, x, y)
     }
 
     fn activation_recall(
@@ -442,14 +382,7 @@ impl Backend for Cpu {
         dy: View<'_, Buf>,
         dx: ViewMut<'_, Buf>,
     ) {
-        let (rows, cols) = (dy.span.rows, dy.span.cols);
-        match slopes {
-            Slopes::Before(x) => self.activation_backward(f, View::dense(&x, rows, cols), dy, dx),
-            Slopes::Bytes(bytes) => {
-                let bytes = Mat::dense(bytes.as_slice(), rows, slope::slope_cols(cols));
-                slope::multiply(&self.context, bytes, mat(dy), mat_mut(dx));
-            }
-        }
+        self.times_slopes(f, slopes, dy, dx);
     }
 
     fn gated_activation(&self, f: Activation, gate_up: View<'_, Buf>, y: ViewMut<'_, Buf>) {

@@ -1,0 +1,105 @@
+//! What a forward pass lays by for the backward pass: in bf16, or in bytes, where products read bf16.
+
+use super::convert::{activation_of, mat, mat_mut};
+use super::{Buf, Cpu};
+use crate::backend::Backend;
+use crate::shapes::{Activation, ComputeDtype, View, ViewMut};
+use kernels::activation::slope;
+use kernels::{Mat, MatMut, elementwise, half};
+
+/// What a backward pass will read.
+pub enum Kept {
+    /// As it was.
+    Whole(Buf),
+    /// As bf16, two to an element.
+    Halves {
+        /// The bits.
+        halves: Buf,
+        /// Elements.
+        len: usize,
+    },
+}
+
+/// What gives the slopes of an activation.
+pub enum Slopes {
+    /// What the activation read.
+    Before(Buf),
+    /// The slopes as bytes, four to an element.
+    Bytes(Buf),
+}
+
+impl Cpu {
+    pub(super) fn lay_by(&self, x: Buf) -> Kept {
+        match self.compute {
+            ComputeDtype::F32 => Kept::Whole(x),
+            ComputeDtype::Bf16 => self.lay_by_copy(&x),
+        }
+    }
+
+    pub(super) fn lay_by_copy(&self, x: &Buf) -> Kept {
+        let len = x.as_slice().len();
+        let size = match self.compute {
+            ComputeDtype::F32 => len,
+            ComputeDtype::Bf16 => half::narrow_len(len),
+        };
+        let mut copy = self.alloc(size);
+        match self.compute {
+            ComputeDtype::F32 => {
+                let (x, y) = (x.as_slice(), copy.as_mut_slice());
+                let (x, y) = (Mat::dense(x, 1, len), MatMut::dense(y, 1, len));
+                elementwise::copy(&self.context, x, y, false);
+                Kept::Whole(copy)
+            }
+            ComputeDtype::Bf16 => {
+                half::narrow(&self.context, x.as_slice(), copy.as_mut_slice());
+                Kept::Halves { halves: copy, len }
+            }
+        }
+    }
+
+    pub(super) fn take_up(&self, kept: Kept) -> Buf {
+        match kept {
+            Kept::Whole(buf) => buf,
+            Kept::Halves { halves, len } => {
+                let mut buf = self.alloc(len);
+                half::widen(&self.context, halves.as_slice(), buf.as_mut_slice());
+                buf
+            }
+        }
+    }
+
+    pub(super) fn activate_and_lay_by(&self, f: Activation, x: Buf, y: ViewMut<'_, Buf>) -> Slopes {
+        let (rows, cols) = (y.span.rows, y.span.cols);
+        if self.compute == ComputeDtype::F32 {
+            self.activation(f, View::dense(&x, rows, cols), y);
+            return Slopes::Before(x);
+        }
+        let size = slope::slope_cols(cols);
+        let mut bytes = self.alloc(rows * size);
+        slope::forward(
+            &self.context,
+            activation_of(f),
+            Mat::dense(x.as_slice(), rows, cols),
+            mat_mut(y),
+            MatMut::dense(bytes.as_mut_slice(), rows, size),
+        );
+        Slopes::Bytes(bytes)
+    }
+
+    pub(super) fn times_slopes(
+        &self,
+        f: Activation,
+        slopes: Slopes,
+        dy: View<'_, Buf>,
+        dx: ViewMut<'_, Buf>,
+    ) {
+        let (rows, cols) = (dy.span.rows, dy.span.cols);
+        match slopes {
+            Slopes::Before(x) => self.activation_backward(f, View::dense(&x, rows, cols), dy, dx),
+            Slopes::Bytes(bytes) => {
+                let bytes = Mat::dense(bytes.as_slice(), rows, slope::slope_cols(cols));
+                slope::multiply(&self.context, bytes, mat(dy), mat_mut(dx));
+            }
+        }
+    }
+}
