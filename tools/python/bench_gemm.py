@@ -3,7 +3,7 @@
 Prints GFLOP/s of the best of several short runs, forward (`x @ W.T`) and backward (`dy @ W`), and with
 `--json` one object a line. Weights rotate through a pool larger than any cache, as a model's layers do.
 
-    python tools/python/bench_gemm.py [--rows 1,16,64,256,1024] [--dtype bf16|f32] [--threads N] [--json]
+    python tools/python/bench_gemm.py [--rows 1,16,64,256,512,1024] [--dtype bf16|f32] [--threads N] [--json]
 """
 
 import argparse
@@ -40,7 +40,7 @@ def best_seconds(m, out, inputs, dtype, backward, seconds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default="1,16,64,256,1024")
+    parser.add_argument("--rows", default="1,16,64,256,512,1024")
     parser.add_argument("--shapes", default=",".join(SHAPES))
     parser.add_argument("--dtype", choices=["bf16", "f32"], default="bf16")
     parser.add_argument("--threads", type=int)

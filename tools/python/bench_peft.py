@@ -2,8 +2,10 @@
 
     python bench_peft.py --model DIR --lengths LENGTHS.json [--updates 5] [--warmup 1] [--dtype bfloat16|float32] [--threads N]
         [--adapter DIR | --r 8 --target-modules query_key_value] [--compile] [--padded] [--attention sdpa|eager] [--rows-per-update 8]
+        [--opening N]
 
 LENGTHS.json: a list of token counts, or of [prompt, all] pairs; rows are taken from its beginning, again and again.
+With --opening the first N ids are the same in all rows, as a template's opening is; they count in the lengths.
 Prints one line of JSON:
   seconds_per_update       list, warm-up left out; median_seconds_per_update
   tokens_per_second        tokens of those updates over their seconds
@@ -36,12 +38,14 @@ class Clock(TrainerCallback):
         self.first = self.first or peer.since_launch()
 
 
-def make_rows(lengths, count, vocab):
+def make_rows(lengths, count, vocab, opening):
     generator = torch.Generator().manual_seed(1)
+    first = torch.randint(4, vocab, (opening,), generator=generator)
     rows = []
     for number in range(count):
         prompt, every = lengths[number % len(lengths)]
         ids = torch.randint(4, vocab, (every,), generator=generator)
+        ids[:opening] = first[:every]
         labels = ids.clone()
         labels[:prompt] = -100
         rows.append({"input_ids": ids, "labels": labels})
@@ -65,7 +69,7 @@ def parse():
     parser.add_argument("--target-modules", nargs="*", help="default: PEFT's for the architecture")
     parser.add_argument("--compile", action="store_true", help="torch.compile(dynamic=True); needs a C++ compiler")
     parser.add_argument("--padded", action="store_true", help="one padded batch an update instead of accumulating single rows")
-    for name, default in (("updates", 5), ("warmup", 1), ("r", 8), ("rows-per-update", 8)):
+    for name, default in (("updates", 5), ("warmup", 1), ("r", 8), ("rows-per-update", 8), ("opening", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     return parser.parse_args()
 
@@ -79,7 +83,7 @@ def main():
     if options.compile:
         model.get_base_model().compile(dynamic=True)
     steps = options.warmup + options.updates
-    rows = make_rows(peer.read_lengths(options.lengths), steps * options.rows_per_update, model.config.vocab_size)
+    rows = make_rows(peer.read_lengths(options.lengths), steps * options.rows_per_update, model.config.vocab_size, options.opening)
     batch, accumulate = (options.rows_per_update, 1) if options.padded else (1, options.rows_per_update)
     clock = Clock()
     with tempfile.TemporaryDirectory() as place:

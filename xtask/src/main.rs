@@ -28,10 +28,13 @@ enum Command {
     Architecture,
     /// The fault suites: storage, sudden death, damage; prints how many faults were injected.
     Faults(faults::FaultArgs),
-    /// Races our training loop against PEFT and the Trainer, and prints a table.
-    Bench(bench::BenchArgs),
-    /// Our side of the race alone.
+    /// Races the rows of the performance table against the Python stack, and prints a table for each.
+    Bench(Box<bench::BenchArgs>),
+    /// Our training's side of the race alone.
     BenchOurs(bench::ours::OursArgs),
+    /// Another side of ours alone.
+    #[command(subcommand)]
+    BenchSide(bench::Side),
     /// Makes the base model and the data of `lowrank demo` again: some minutes of training.
     DemoBase {
         /// Take the training of the last call.
@@ -55,6 +58,7 @@ fn main() -> Result<()> {
         Command::Faults(args) => faults::faults(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::BenchOurs(args) => bench::ours::run(&args),
+        Command::BenchSide(side) => bench::side(&side),
         Command::DemoBase { keep_trained } => demo::demo_base(keep_trained),
         Command::Parity(args) => parity::overlay::parity(&args),
         Command::Roundtrip(args) => parity::roundtrip::roundtrip(&args),

@@ -1,30 +1,64 @@
-//! The race against PEFT: both sides in turn on one machine, in one run.
+//! The race against the Python stack: both sides in turn on one machine, in one run.
 
+mod decode;
+mod gemm;
+mod isa;
+mod lengths;
+mod machine;
+mod merge;
 pub(crate) mod ours;
+mod race;
+mod rows;
+mod tokenize;
+mod training;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Subcommand};
 use serde_json::Value;
 
+use self::rows::{Kind, ROWS, Row};
 use crate::python::interpreter;
-use crate::run::{output, program, root, run};
+use crate::run::{program, root, run};
 
-/// Races our training loop against PEFT and the Trainer, and prints a table.
+/// Races the rows of the performance table against the Python stack, and prints a table for each.
 #[derive(Args)]
 pub(crate) struct BenchArgs {
+    /// Row of the table; repeat for several [default: mission].
+    #[arg(long = "row", value_parser = PossibleValuesParser::new(rows::names()))]
+    rows: Vec<String>,
+    /// All rows.
+    #[arg(long, conflicts_with = "rows")]
+    all: bool,
     /// Model folder [default: random bf16 weights in bloom-1b4-zh's shapes, made under .bench].
     #[arg(long)]
     model: Option<PathBuf>,
+    /// Folder of SmolLM2-135M, for its row.
+    #[arg(long)]
+    smollm2: Option<PathBuf>,
     /// Token counts of rows, `[[prompt, all], …]` [default: a fixed list with the mean of Chinese Alpaca, 70].
     #[arg(long)]
     lengths: Option<PathBuf>,
-    /// bfloat16, float32: what both sides compute in.
-    #[arg(long, default_value = "bfloat16")]
-    dtype: String,
-    /// What the peer computes in, where it differs.
+    /// Rows of text, for tokenising and for SmolLM2's lengths [default: those of `lowrank demo`].
+    #[arg(long)]
+    dataset: Option<PathBuf>,
+    /// Folder with a tokenizer, for tokenising [default: that of `lowrank demo`].
+    #[arg(long)]
+    tokenizer: Option<PathBuf>,
+    /// So many tokens at the beginning are the same in all rows. The Alpaca template's `Human:` is three tokens
+    /// under bloom-1b4-zh's tokenizer.
+    #[arg(long, default_value_t = 3)]
+    opening: usize,
+    /// Tokens before every row's prompt, the same for all, in the rows that train.
+    #[arg(long, default_value_t = 0)]
+    system_prompt: usize,
+    /// What ours computes in where it trains, instead of the row's own: bfloat16, float32.
+    #[arg(long)]
+    dtype: Option<String>,
+    /// The same of the peer.
     #[arg(long)]
     peer_dtype: Option<String>,
     /// Pairs of runs.
@@ -33,116 +67,182 @@ pub(crate) struct BenchArgs {
     /// Updates timed in each.
     #[arg(long, default_value_t = 4)]
     updates: usize,
+    /// Folder for what is made and removed again, as the merged model [default: a new one under .bench].
+    #[arg(long)]
+    scratch: Option<PathBuf>,
+    /// The demo's tiny model, one pair, one update: shows that every side runs, and nothing else.
+    #[arg(long)]
+    smoke: bool,
+}
+
+/// One side of ours, alone in its process.
+#[derive(Subcommand)]
+pub(crate) enum Side {
+    /// Peak of the cores, bandwidth of the memory.
+    Machine,
+    /// Greedy decoding.
+    Decode(decode::DecodeArgs),
+    /// Merge and save.
+    Merge(merge::MergeArgs),
+    /// Rows to ids.
+    Tokenize(tokenize::TokenizeArgs),
+    /// Frozen products.
+    Gemm(gemm::GemmArgs),
+    /// All instruction sets.
+    Isa(isa::IsaArgs),
+}
+
+/// Runs it.
+pub(crate) fn side(side: &Side) -> Result<()> {
+    match side {
+        Side::Machine => machine::print(),
+        Side::Decode(args) => decode::run(args)?,
+        Side::Merge(args) => merge::run(args)?,
+        Side::Tokenize(args) => tokenize::run(args)?,
+        Side::Gemm(args) => gemm::run(args),
+        Side::Isa(args) => isa::run(args),
+    }
+    Ok(())
+}
+
+/// What all rows of one call share.
+pub(crate) struct Race {
+    python: PathBuf,
+    xtask: PathBuf,
+    named_model: Option<PathBuf>,
+    smollm2: Option<PathBuf>,
+    lengths: Option<PathBuf>,
+    dataset: Option<PathBuf>,
+    tokenizer: Option<PathBuf>,
+    opening: usize,
+    system_prompt: usize,
+    dtype: Option<String>,
+    peer_dtype: Option<String>,
+    runs: usize,
+    updates: usize,
+    scratch: PathBuf,
+    smoke: bool,
 }
 
 /// Races.
 pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
-    let python = interpreter()?;
     let place = root().join(".bench");
     std::fs::create_dir_all(&place)?;
-    let model = args
-        .model
-        .clone()
-        .map_or_else(|| bloom_shapes(&python, &place), Ok)?;
-    let lengths = args
-        .lengths
-        .clone()
-        .map_or_else(|| fixed_lengths(&place), Ok)?;
+    let parent = args.scratch.as_ref().unwrap_or(&place);
+    let scratch = tempfile::tempdir_in(parent).with_context(|| parent.display().to_string())?;
+    let race = Race::new(args, scratch.path())?;
+    let mission = ["mission".to_owned()];
+    let asked = if args.rows.is_empty() {
+        &mission[..]
+    } else {
+        &args.rows
+    };
+    let mut mission = None;
+    for row in &ROWS {
+        if args.all || asked.iter().any(|name| name == row.name) {
+            println!("\n## {}: {}", row.name, row.what);
+            let ratio = race.run(row, mission)?;
+            mission = mission.or(ratio.filter(|_| row.name == "mission"));
+        }
+    }
+    Ok(())
+}
+
+impl Race {
+    fn new(args: &BenchArgs, scratch: &Path) -> Result<Self> {
+        let demo = || args.smoke.then(|| root().join("crates/cli/demo"));
+        Ok(Self {
+            python: interpreter()?,
+            xtask: release()?,
+            named_model: args.model.clone().or_else(demo),
+            smollm2: args.smollm2.clone().or_else(demo),
+            lengths: args.lengths.clone(),
+            dataset: args.dataset.clone(),
+            tokenizer: args.tokenizer.clone(),
+            opening: args.opening,
+            system_prompt: args.system_prompt,
+            dtype: args.dtype.clone(),
+            peer_dtype: args.peer_dtype.clone(),
+            runs: if args.smoke { 1 } else { args.runs.max(1) },
+            updates: if args.smoke { 1 } else { args.updates.max(1) },
+            scratch: scratch.canonicalize()?,
+            smoke: args.smoke,
+        })
+    }
+
+    /// One row; where it trains, the ratio of the tokens a second. `mission`: that of the mission's row before.
+    fn run(&self, row: &Row, mission: Option<f64>) -> Result<Option<f64>> {
+        match &row.kind {
+            Kind::Train(training) => return training::race(self, training, mission),
+            Kind::Threads => training::threads(self)?,
+            Kind::Flat => training::flat(self)?,
+            Kind::Decode => decode::race(self)?,
+            Kind::Merge => merge::race(self)?,
+            Kind::Tokenize => tokenize::race(self)?,
+            Kind::Gemm => gemm::race(self)?,
+            Kind::Isa => isa::race(self)?,
+        }
+        Ok(None)
+    }
+
+    /// A script of the peer's.
+    fn peer(&self, script: &str) -> Command {
+        let mut command = Command::new(&self.python);
+        command.arg(format!("tools/python/{script}"));
+        command
+    }
+
+    /// Our training.
+    fn ours(&self) -> Command {
+        let mut command = Command::new(&self.xtask);
+        command.arg("bench-ours");
+        command
+    }
+
+    /// Another side of ours.
+    fn side(&self, name: &str) -> Command {
+        let mut command = Command::new(&self.xtask);
+        command.args(["bench-side", name]);
+        command
+    }
+
+    /// What this machine can do, said before a row.
+    fn machine(&self) -> Result<Value> {
+        machine::measure_and_say(self.side("machine"))
+    }
+
+    /// The mission's model.
+    fn model(&self) -> Result<PathBuf> {
+        self.named_model
+            .clone()
+            .map_or_else(|| bloom_shapes(&self.python), Ok)
+    }
+
+    /// A tokenizer and rows of text.
+    fn text(&self) -> Result<(PathBuf, PathBuf)> {
+        let demo = root().join("crates/cli/demo").canonicalize()?;
+        let tokenizer = self.tokenizer.clone().unwrap_or_else(|| demo.clone());
+        let rows = || demo.join("instructions.json");
+        Ok((tokenizer, self.dataset.clone().unwrap_or_else(rows)))
+    }
+}
+
+/// This program, built for speed.
+fn release() -> Result<PathBuf> {
+    if !cfg!(debug_assertions) {
+        return Ok(std::env::current_exe()?);
+    }
     run(&mut program(
         "cargo",
         &["build", "--release", "--package", "xtask"],
     ))?;
-    let common = |dtype: &str| {
-        let [model, lengths] = [&model, &lengths].map(|path| path.to_string_lossy().into_owned());
-        let updates = args.updates.to_string();
-        [
-            "--model",
-            &model,
-            "--lengths",
-            &lengths,
-            "--updates",
-            &updates,
-            "--dtype",
-            dtype,
-        ]
-        .map(str::to_owned)
-    };
-    let peer_dtype = args.peer_dtype.as_ref().unwrap_or(&args.dtype);
-    let mut pairs = Vec::new();
-    for number in 0..args.runs {
-        eprintln!("pair {} of {}: the peer", number + 1, args.runs);
-        let peer = measure(
-            Command::new(&python)
-                .arg("tools/python/bench_peft.py")
-                .args(common(peer_dtype)),
-        )?;
-        eprintln!("pair {} of {}: ours", number + 1, args.runs);
-        let ours = measure(
-            Command::new("target/release/xtask")
-                .arg("bench-ours")
-                .args(common(&args.dtype)),
-        )?;
-        pairs.push((ours, peer));
-    }
-    println!(
-        "\nours in {}, PEFT in {peer_dtype}; {} pairs; {}",
-        args.dtype,
-        pairs.len(),
-        machine()
-    );
-    println!(
-        "\n| | ours: median (min–max) | PEFT: median (min–max) | ratio, pair by pair |\n|---|---|---|---|"
-    );
-    row(&pairs, "tokens/s", "tokens_per_second", 1.0, false);
-    row(
-        &pairs,
-        "launch → first update, s",
-        "first_update_seconds",
-        1.0,
-        true,
-    );
-    row(&pairs, "peak memory, GB", "peak_rss_bytes", 1e-9, true);
-    Ok(())
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
+    Ok(target.join("release/xtask"))
 }
 
-fn measure(command: &mut Command) -> Result<Value> {
-    let text = output(command.current_dir(root()))?;
-    let line = text
-        .lines()
-        .rev()
-        .find(|line| line.starts_with('{'))
-        .context("no JSON was printed")?;
-    Ok(serde_json::from_str(line)?)
-}
-
-fn row(pairs: &[(Value, Value)], name: &str, key: &str, scale: f64, smaller_is_better: bool) {
-    let of = |value: &Value| value[key].as_f64().unwrap_or(f64::NAN) * scale;
-    let ours: Vec<f64> = pairs.iter().map(|(ours, _)| of(ours)).collect();
-    let peer: Vec<f64> = pairs.iter().map(|(_, peer)| of(peer)).collect();
-    let ratio = |(ours, peer): (&f64, &f64)| {
-        if smaller_is_better {
-            peer / ours
-        } else {
-            ours / peer
-        }
-    };
-    let ratios: Vec<f64> = ours.iter().zip(&peer).map(ratio).collect();
-    println!(
-        "| {name} | {} | {} | {}× |",
-        spread(ours),
-        spread(peer),
-        spread(ratios)
-    );
-}
-
-fn spread(mut values: Vec<f64>) -> String {
-    values.sort_by(f64::total_cmp);
-    let (least, most) = (values[0], values[values.len() - 1]);
-    format!("{:.2} ({least:.2}–{most:.2})", values[values.len() / 2])
-}
-
-fn bloom_shapes(python: &Path, place: &Path) -> Result<PathBuf> {
-    let model = place.join("bloom-1b4-bf16");
+fn bloom_shapes(python: &Path) -> Result<PathBuf> {
+    let model = root().join(".bench/bloom-1b4-bf16");
     if !model.join("model.safetensors").is_file() {
         run(Command::new(python)
             .arg("tools/python/make_bloom_shapes.py")
@@ -150,31 +250,4 @@ fn bloom_shapes(python: &Path, place: &Path) -> Result<PathBuf> {
             .current_dir(root()))?;
     }
     Ok(model)
-}
-
-/// 64 rows between 20 and 200 tokens, mean 70, a quarter of each a prompt: the shape of Chinese Alpaca answers.
-fn fixed_lengths(place: &Path) -> Result<PathBuf> {
-    let path = place.join("lengths.json");
-    let all = |number: usize| {
-        let share = (number * 37 % 64) as f64 / 63.0;
-        (20.0 + 180.0 * share.powf(2.6)).round() as usize
-    };
-    let lengths: Vec<[usize; 2]> = (0..64)
-        .map(|number| [all(number) / 4, all(number)])
-        .collect();
-    std::fs::write(&path, serde_json::to_vec(&lengths)?)?;
-    Ok(path)
-}
-
-fn machine() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    format!(
-        "{cores} cores of{}",
-        model.trim_start_matches([' ', '\t']).replacen(':', "", 1)
-    )
 }

@@ -29,6 +29,9 @@ pub(crate) struct OursArgs {
     /// `[prompt, all]` token counts, as JSON.
     #[arg(long)]
     lengths: PathBuf,
+    /// Tokens at the beginning that are the same in all rows, counted in the lengths.
+    #[arg(long, default_value_t = 0)]
+    opening: usize,
     /// Updates that are timed.
     #[arg(long, default_value_t = 5)]
     updates: usize,
@@ -43,7 +46,8 @@ pub(crate) struct OursArgs {
     threads: Option<usize>,
 }
 
-const ROWS_PER_UPDATE: usize = 8;
+/// Rows of an update.
+pub(crate) const ROWS_PER_UPDATE: usize = 8;
 
 /// Runs it.
 pub(crate) fn run(args: &OursArgs) -> Result<()> {
@@ -70,6 +74,7 @@ pub(crate) fn run(args: &OursArgs) -> Result<()> {
     );
     let rows = Rows {
         lengths,
+        opening: args.opening,
         vocab_size: decoder.spec().vocab_size,
         count: steps * ROWS_PER_UPDATE,
     };
@@ -123,6 +128,7 @@ fn arguments(output_dir: String, steps: usize) -> TrainingArguments {
 
 struct Rows {
     lengths: Vec<[usize; 2]>,
+    opening: usize,
     vocab_size: usize,
     count: usize,
 }
@@ -134,7 +140,9 @@ impl Examples for Rows {
 
     fn example(&self, index: usize) -> std::result::Result<Row, TrainError> {
         let [prompt, all] = self.lengths[index % self.lengths.len()];
-        let id = |at: usize| 4 + ((index * 7919 + at * 104_729) % (self.vocab_size - 4)) as u32;
+        // The opening is row 0's.
+        let row = |at: usize| if at < self.opening { 0 } else { index };
+        let id = |at: usize| 4 + ((row(at) * 7919 + at * 104_729) % (self.vocab_size - 4)) as u32;
         let input_ids: Vec<u32> = (0..all).map(id).collect();
         let label = |(at, id): (usize, &u32)| if at < prompt { -100 } else { *id as i32 };
         let labels = input_ids.iter().enumerate().map(label).collect();
@@ -184,14 +192,13 @@ impl Clock {
             "tokens_per_second": tokens.iter().sum::<u64>() as f64 / seconds.iter().sum::<f64>(),
             "first_update_seconds": self.first,
             "peak_rss_bytes": status_bytes("VmHWM:").ok(),
-            "anonymous_rss_bytes": status_bytes("RssAnon:").ok(),
             "losses": self.losses,
         })
     }
 }
 
 /// A size of `/proc/self/status`, in bytes.
-fn status_bytes(name: &str) -> Result<u64> {
+pub(crate) fn status_bytes(name: &str) -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status
         .lines()
@@ -202,7 +209,7 @@ fn status_bytes(name: &str) -> Result<u64> {
 }
 
 /// Seconds since this process was started, as the peer counts them.
-fn since_launch() -> Result<f64> {
+pub(crate) fn since_launch() -> Result<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
     // Field 22; the second one may hold spaces, and ends with the last parenthesis.
     let ticks: f64 = stat
@@ -220,4 +227,32 @@ fn since_launch() -> Result<f64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
     // Linux counts in hundredths whatever its own clock does. The boot time is in whole seconds.
     Ok(now - boot - ticks / 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_share_their_opening_and_nothing_behind_it() {
+        let rows = Rows {
+            lengths: vec![[2, 9], [5, 12]],
+            opening: 4,
+            vocab_size: 1_000,
+            count: 8,
+        };
+        let of = |index| rows.example(index).expect("a row");
+        let (one, other) = (of(3), of(4));
+        assert_eq!(one.input_ids.len(), 12);
+        assert_eq!(other.input_ids.len(), 9);
+        assert_eq!(one.input_ids[..4], other.input_ids[..4]);
+        assert!((4..9).all(|at| one.input_ids[at] != other.input_ids[at]));
+        assert_eq!(
+            one.labels
+                .iter()
+                .take_while(|label| **label == -100)
+                .count(),
+            5
+        );
+    }
 }

@@ -1,0 +1,189 @@
+//! Products with frozen matrices against torch's, at the mission's shapes.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use kernels::{Context, Isa, Mat, MatMut, Precision, Product, Stored, StoredDtype, gemm};
+use serde_json::{Value, json};
+
+use super::Race;
+use super::race::{measure_lines, median, said, spread};
+
+/// Times our products and prints a line of JSON for each.
+#[derive(Args)]
+pub(crate) struct GemmArgs {
+    /// Rows of x.
+    #[arg(long, value_delimiter = ',', default_value = ROWS)]
+    rows: Vec<usize>,
+    /// Seconds for each product.
+    #[arg(long, default_value_t = 0.4)]
+    seconds: f64,
+}
+
+/// Name, output and input features; `bench_gemm.py` has the same.
+const SHAPES: [(&str, usize, usize); 4] = [
+    ("qkv", 6144, 2048),
+    ("dense", 2048, 2048),
+    ("up", 8192, 2048),
+    ("down", 2048, 8192),
+];
+const ROWS: &str = "1,16,64,256,512,1024";
+/// Larger than any cache: a layer's weights are cold when their turn comes.
+const POOL_BYTES: usize = 256 << 20;
+
+/// One product.
+pub(crate) struct Case {
+    pub(crate) out: usize,
+    pub(crate) inputs: usize,
+    pub(crate) m: usize,
+    pub(crate) product: Product,
+    pub(crate) precision: Precision,
+}
+
+/// Weights of which each product takes the next, as a model's layers do.
+pub(crate) struct Weights(Vec<u8>);
+
+impl Weights {
+    /// Any bf16 between 2⁻⁷ and 2⁻⁶; twice over it is also an f32 of that size.
+    pub(crate) fn new(bytes: usize) -> Self {
+        let number = |at: usize| 0x3c00 + (at.wrapping_mul(2_654_435_761) >> 9 & 0x7f) as u16;
+        Self(
+            (0..bytes / 2)
+                .flat_map(|at| number(at).to_le_bytes())
+                .collect(),
+        )
+    }
+
+    /// GFLOP/s of the best run of those that fit into `seconds`, at least two.
+    pub(crate) fn best_rate(&self, context: &Context, case: &Case, seconds: f64) -> f64 {
+        let Case {
+            out,
+            inputs,
+            m,
+            product,
+            precision,
+        } = *case;
+        let dtype = match precision {
+            Precision::Bf16 => StoredDtype::Bf16,
+            Precision::F32 => StoredDtype::F32,
+        };
+        let size = out * inputs * dtype.size();
+        let (k, n) = product.sizes(out, inputs);
+        let x: Vec<f32> = (0..m * k)
+            .map(|at| (at % 977) as f32 / 488.0 - 1.0)
+            .collect();
+        let mut y = vec![0.0f32; m * n];
+        let mut parts = self.0.chunks_exact(size).cycle();
+        let best = best_seconds(seconds, || {
+            let bytes = parts.next().expect("the pool holds the largest matrix");
+            let weights = Stored::new(bytes, dtype, out, inputs);
+            let (x, y) = (Mat::dense(&x, m, k), MatMut::dense(&mut y, m, n));
+            gemm(context, x, weights, product, None, y, false, precision);
+        });
+        (2 * m * out * inputs) as f64 / best * 1e-9
+    }
+}
+
+/// The fastest of the runs that fit into `seconds`, at least two.
+pub(crate) fn best_seconds(seconds: f64, mut run: impl FnMut()) -> f64 {
+    let (begin, mut best, mut runs) = (Instant::now(), f64::INFINITY, 0);
+    while runs < 2 || begin.elapsed().as_secs_f64() < seconds {
+        let start = Instant::now();
+        run();
+        best = best.min(start.elapsed().as_secs_f64());
+        runs += 1;
+    }
+    best
+}
+
+/// Runs it.
+pub(crate) fn run(args: &GemmArgs) {
+    let (context, weights) = (
+        Context::new(None, Some(Isa::detect())),
+        Weights::new(POOL_BYTES),
+    );
+    for product in [Product::Nt, Product::Nn] {
+        for (shape, out, inputs) in SHAPES {
+            for m in &args.rows {
+                let precision = Precision::Bf16;
+                let case = Case {
+                    out,
+                    inputs,
+                    m: *m,
+                    product,
+                    precision,
+                };
+                let gflops = weights.best_rate(&context, &case, args.seconds);
+                let product = format!("{product:?}");
+                println!(
+                    "{}",
+                    json!({"product": product, "shape": shape, "m": m, "gflops": gflops})
+                );
+            }
+        }
+    }
+}
+
+/// Races.
+pub(crate) fn race(race: &Race) -> Result<()> {
+    let peak = race.machine()?["peak_bf16_gflops"]
+        .as_f64()
+        .context("no peak")?;
+    let (rows, seconds) = if race.smoke {
+        ("1,16", "0.01")
+    } else {
+        (ROWS, "0.3")
+    };
+    let options = ["--rows", rows, "--seconds", seconds];
+    let (mut ours, mut peer) = (Vec::new(), Vec::new());
+    for number in 1..=race.runs {
+        eprintln!("pair {number} of {}: torch, then ours", race.runs);
+        let mut command = race.peer("bench_gemm.py");
+        command.args(["--json", "--shapes", "qkv,dense,up,down"]);
+        peer.push(measure_lines(command.args(options))?);
+        ours.push(measure_lines(race.side("gemm").args(options))?);
+    }
+    println!("\nNt: `y = x·Wᵀ`, Nn: `dx = dy·W`; GFLOP/s, bf16\n");
+    println!(
+        "| product, shape, M | ours: median (min–max) | torch | ratio, pair by pair | of peak | reach |"
+    );
+    println!("|---|---|---|---|---|---|");
+    for line in 0..ours[0].len() {
+        let of = |run: &Vec<Value>| run[line]["gflops"].as_f64().unwrap_or(f64::NAN);
+        let name = |run: &Value| format!("{} {} {}", run["product"], run["shape"], run["m"]);
+        anyhow::ensure!(
+            name(&ours[0][line]) == name(&peer[0][line]),
+            "the sides differ in order"
+        );
+        let (ours_rates, peer_rates): (Vec<f64>, Vec<f64>) =
+            (ours.iter().map(of).collect(), peer.iter().map(of).collect());
+        let m = ours[0][line]["m"].as_u64().unwrap_or(0);
+        print_line(&name(&ours[0][line]), m, &ours_rates, &peer_rates, peak);
+    }
+    Ok(())
+}
+
+fn print_line(name: &str, m: u64, ours: &[f64], peer: &[f64], peak: f64) {
+    let ratios: Vec<f64> = ours
+        .iter()
+        .zip(peer)
+        .map(|(ours, peer)| ours / peer)
+        .collect();
+    let share = median(ours) / peak;
+    let least = if m <= 64 { 1.3 } else { 1.0 };
+    let ratio = format!("≥ {least:.1}×: {}", said(median(&ratios) >= least));
+    let of_peak = if m >= 512 {
+        format!("; ≥ 85 %: {}", said(share >= 0.85))
+    } else {
+        String::new()
+    };
+    println!(
+        "| {} | {} | {} | {}× | {:.0} % | {ratio}{of_peak} |",
+        name.replace('"', ""),
+        spread(ours),
+        spread(peer),
+        spread(&ratios),
+        100.0 * share
+    );
+}

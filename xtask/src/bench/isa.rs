@@ -1,0 +1,142 @@
+//! What each instruction set reaches in the frozen products and in attention.
+
+use anyhow::Result;
+use clap::Args;
+use kernels::attention::{Layout, Segment, Shape, backward, forward};
+use kernels::{Context, Isa, Mat, MatMut, Precision, Product, peak};
+
+use super::Race;
+use super::gemm::{Case, Weights, best_seconds};
+use crate::run::{output, root};
+
+/// Prints the table.
+#[derive(Args)]
+pub(crate) struct IsaArgs {
+    /// Tokens.
+    #[arg(long, default_value_t = 256)]
+    tokens: usize,
+    /// Output and input features of the product.
+    #[arg(long, default_value_t = 2048)]
+    width: usize,
+    /// Seconds for each figure.
+    #[arg(long, default_value_t = 0.5)]
+    seconds: f64,
+}
+
+const HEADS: usize = 16;
+const HEAD_DIM: usize = 128;
+const WIDTH: usize = HEADS * HEAD_DIM;
+
+/// Runs it.
+pub(crate) fn run(args: &IsaArgs) {
+    let weights = Weights::new(args.width * args.width * 4 * 4);
+    println!(
+        "\n{} tokens, products with {2} × {2} weights, attention of {HEADS} heads of {HEAD_DIM}; {1} threads; GFLOP/s\n",
+        args.tokens,
+        Context::default().threads.count(),
+        args.width
+    );
+    println!(
+        "| | peak f32 / bf16 | `x·Wᵀ` f32 | `dy·W` f32 | `x·Wᵀ` bf16 | `dy·W` bf16 | attention forward | backward |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for isa in Isa::available() {
+        let context = Context::new(None, Some(isa));
+        let peak = peak(&context);
+        let cases = [Precision::F32, Precision::Bf16].map(|precision| {
+            [Product::Nt, Product::Nn].map(|product| Case {
+                out: args.width,
+                inputs: args.width,
+                m: args.tokens,
+                product,
+                precision,
+            })
+        });
+        let products: Vec<String> = cases
+            .iter()
+            .flatten()
+            .map(|case| format!("{:.1}", weights.best_rate(&context, case, args.seconds)))
+            .collect();
+        let [ahead, back] = attention(&context, args.tokens, args.seconds);
+        println!(
+            "| {isa:?} | {:.0} / {:.0} | {} | {ahead:.1} | {back:.1} |",
+            peak.f32_gflops,
+            peak.bf16_gflops,
+            products.join(" | ")
+        );
+    }
+}
+
+/// GFLOP/s forward and backward of one causal row; products of half a square, two and five of them.
+fn attention(context: &Context, tokens: usize, seconds: f64) -> [f64; 2] {
+    let at = |kind: usize| Layout {
+        offset: kind * HEAD_DIM,
+        stride: 3 * HEAD_DIM,
+    };
+    let slopes: Vec<f32> = (1..=HEADS as i32).map(|head| 0.7f32.powi(head)).collect();
+    let shape = Shape {
+        heads: HEADS,
+        kv_heads: HEADS,
+        head_dim: HEAD_DIM,
+        scale: 0.088,
+        query: at(0),
+        key: at(1),
+        value: at(2),
+        alibi_slopes: Some(&slopes),
+        sliding_window: None,
+    };
+    let segments = [Segment {
+        start: 0,
+        len: tokens,
+        prefix: None,
+    }];
+    let numbers = |len: usize| -> Vec<f32> {
+        (0..len)
+            .map(|at| (at * 7919 % 977) as f32 / 488.0 - 1.0)
+            .collect()
+    };
+    let (qkv, dout) = (numbers(tokens * 3 * WIDTH), numbers(tokens * WIDTH));
+    let qkv = Mat::dense(&qkv, tokens, 3 * WIDTH);
+    let (mut out, mut lse) = (vec![0.0; tokens * WIDTH], vec![0.0; tokens * HEADS]);
+    let ahead = best_seconds(seconds, || {
+        let out = MatMut::dense(&mut out, tokens, WIDTH);
+        forward(context, &shape, qkv, &segments, out, &mut lse);
+    });
+    let mut dqkv = vec![0.0; tokens * 3 * WIDTH];
+    let back = best_seconds(seconds, || {
+        let (out, dout) = (
+            Mat::dense(&out, tokens, WIDTH),
+            Mat::dense(&dout, tokens, WIDTH),
+        );
+        let dqkv = MatMut::dense(&mut dqkv, tokens, 3 * WIDTH);
+        backward(context, &shape, qkv, &segments, out, &lse, dout, dqkv);
+    });
+    let half_square = (tokens * tokens * WIDTH) as f64 * 1e-9;
+    [2.0 * half_square / ahead, 5.0 * half_square / back]
+}
+
+/// Prints what the side prints.
+pub(crate) fn race(race: &Race) -> Result<()> {
+    let mut command = race.side("isa");
+    if race.smoke {
+        command.args(["--tokens", "16", "--width", "128", "--seconds", "0.01"]);
+    }
+    print!("{}", output(command.current_dir(root()))?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_instruction_set_of_this_machine_runs() {
+        for isa in Isa::available() {
+            let rates = attention(&Context::new(Some(2), Some(isa)), 5, 0.0);
+            assert!(
+                rates.iter().all(|rate| rate.is_finite() && *rate > 0.0),
+                "{isa:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Running the sides of a race in turn, and what comes of it as a table.
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::run::root;
+
+/// How often a side's memory is looked at: Linux keeps the peak of all memory, but not of the part without files.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// One line of a race's table.
+pub(crate) struct Metric {
+    /// Its words.
+    pub(crate) name: &'static str,
+    /// In the JSON of both sides.
+    pub(crate) key: &'static str,
+    /// From the JSON's unit to that of the words.
+    pub(crate) scale: f64,
+    /// The ratio is the peer's over ours.
+    pub(crate) smaller_is_better: bool,
+}
+
+/// What the issue asks of a metric.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Reach {
+    /// The median ratio, pair by pair.
+    Ratio(f64),
+    /// Our median.
+    AtMost(f64),
+}
+
+/// Shorthand of [`Metric`] where more is better.
+pub(crate) const fn more(name: &'static str, key: &'static str) -> Metric {
+    Metric {
+        name,
+        key,
+        scale: 1.0,
+        smaller_is_better: false,
+    }
+}
+
+/// Where less is better.
+pub(crate) const fn less(name: &'static str, key: &'static str, scale: f64) -> Metric {
+    Metric {
+        name,
+        key,
+        scale,
+        smaller_is_better: true,
+    }
+}
+
+pub(crate) const PEAK_MEMORY: Metric = less("peak memory, GB", "peak_rss_bytes", 1e-9);
+pub(crate) const OWN_MEMORY: Metric =
+    less("of which no mapped file, GB", "peak_anonymous_bytes", 1e-9);
+
+/// Runs one side in the repository's root: the lines of JSON that it prints, the last one with the peak of its
+/// memory that is no mapped file.
+pub(crate) fn measure_lines(command: &mut Command) -> Result<Vec<Value>> {
+    let shown = format!("{command:?}").replace('"', "");
+    let child = command
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start: {shown}"))?;
+    let (id, ended) = (child.id(), AtomicBool::new(false));
+    let (output, peak) = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| watch(id, &ended));
+        let output = child.wait_with_output();
+        ended.store(true, Ordering::Relaxed);
+        (output, watch.join().unwrap_or(0))
+    });
+    let output = output?;
+    if !output.status.success() {
+        let talk = String::from_utf8_lossy(&output.stderr);
+        bail!("failed ({}): {shown}\n{talk}", output.status);
+    }
+    let text = String::from_utf8(output.stdout)?;
+    let lines = text.lines().filter(|line| line.starts_with('{'));
+    let mut lines = lines
+        .map(serde_json::from_str)
+        .collect::<Result<Vec<Value>, _>>()?;
+    let last = lines.last_mut().context("no JSON was printed")?;
+    last["peak_anonymous_bytes"] = json!(peak);
+    Ok(lines)
+}
+
+/// The same of a side that prints one line.
+pub(crate) fn measure(command: &mut Command) -> Result<Value> {
+    let mut lines = measure_lines(command)?;
+    lines.pop().context("no JSON was printed")
+}
+
+/// The most memory without files that a process has until it ended.
+fn watch(id: u32, ended: &AtomicBool) -> u64 {
+    let mut most = 0;
+    while !ended.load(Ordering::Relaxed) {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+        most = most.max(anonymous_bytes(&status));
+        std::thread::sleep(LOOK_EVERY);
+    }
+    most
+}
+
+fn anonymous_bytes(status: &str) -> u64 {
+    let size = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
+    let named = |line: &&str| line.starts_with("RssAnon:") || line.starts_with("RssShmem:");
+    status.lines().filter(named).filter_map(size).sum::<u64>() * 1024
+}
+
+/// Ours and the peer's runs, pair by pair.
+pub(crate) struct Pairs {
+    pub(crate) ours: Vec<Value>,
+    pub(crate) peer: Vec<Value>,
+}
+
+impl Pairs {
+    /// Runs both in turn, the peer first.
+    pub(crate) fn run(
+        runs: usize,
+        mut peer: impl FnMut() -> Result<Value>,
+        mut ours: impl FnMut() -> Result<Value>,
+    ) -> Result<Self> {
+        let mut pairs = Self {
+            ours: Vec::new(),
+            peer: Vec::new(),
+        };
+        for number in 1..=runs {
+            eprintln!("pair {number} of {runs}: the peer");
+            pairs.peer.push(peer()?);
+            eprintln!("pair {number} of {runs}: ours");
+            pairs.ours.push(ours()?);
+        }
+        Ok(pairs)
+    }
+
+    /// Prints a line for each metric; `names` are those of the two sides.
+    pub(crate) fn print(&self, names: [&str; 2], metrics: &[(Metric, Option<Reach>)]) {
+        let [ours, peer] = names;
+        println!(
+            "\n| | {ours}: median (min–max) | {peer}: median (min–max) | ratio, pair by pair | reach |"
+        );
+        println!("|---|---|---|---|---|");
+        for (metric, reach) in metrics {
+            self.print_line(metric, *reach);
+        }
+    }
+
+    fn print_line(&self, metric: &Metric, reach: Option<Reach>) {
+        let (ours, peer) = (
+            self.values(metric, &self.ours),
+            self.values(metric, &self.peer),
+        );
+        let ratios = self.ratios(metric);
+        println!(
+            "| {} | {} | {} | {}× | {} |",
+            metric.name,
+            spread(&ours),
+            spread(&peer),
+            spread(&ratios),
+            reach.map_or(String::new(), |reach| verdict(
+                reach,
+                median(&ours),
+                median(&ratios)
+            ))
+        );
+    }
+
+    fn values(&self, metric: &Metric, side: &[Value]) -> Vec<f64> {
+        let of = |value: &Value| value[metric.key].as_f64().unwrap_or(f64::NAN) * metric.scale;
+        side.iter().map(of).collect()
+    }
+
+    /// Above one where ours is better.
+    pub(crate) fn ratios(&self, metric: &Metric) -> Vec<f64> {
+        let sides = [&self.ours, &self.peer].map(|side| self.values(metric, side));
+        let ratio = |(ours, peer): (&f64, &f64)| {
+            if metric.smaller_is_better {
+                peer / ours
+            } else {
+                ours / peer
+            }
+        };
+        sides[0].iter().zip(&sides[1]).map(ratio).collect()
+    }
+}
+
+fn verdict(reach: Reach, ours: f64, ratio: f64) -> String {
+    let (words, reached) = match reach {
+        Reach::Ratio(least) => (format!("≥ {least:.2}×"), ratio >= least),
+        Reach::AtMost(most) => (format!("ours ≤ {most:.2}"), ours <= most),
+    };
+    format!("{words}: {}", said(reached))
+}
+
+/// In a table.
+pub(crate) fn said(reached: bool) -> &'static str {
+    if reached { "reached" } else { "missed" }
+}
+
+/// The middle one, the upper of two.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    sorted(values)[values.len() / 2]
+}
+
+/// `median (min–max)`.
+pub(crate) fn spread(values: &[f64]) -> String {
+    let values = sorted(values);
+    let (least, most) = (values[0], values[values.len() - 1]);
+    format!("{:.2} ({least:.2}–{most:.2})", values[values.len() / 2])
+}
+
+fn sorted(values: &[f64]) -> Vec<f64> {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_above_one_where_ours_is_better() {
+        let pairs = Pairs {
+            ours: vec![
+                json!({"rate": 6.0, "seconds": 2.0}),
+                json!({"rate": 8.0, "seconds": 4.0}),
+            ],
+            peer: vec![
+                json!({"rate": 3.0, "seconds": 8.0}),
+                json!({"rate": 2.0, "seconds": 2.0}),
+            ],
+        };
+        assert_eq!(pairs.ratios(&more("", "rate")), [2.0, 4.0]);
+        assert_eq!(pairs.ratios(&less("", "seconds", 1.0)), [4.0, 0.5]);
+    }
+
+    #[test]
+    fn a_missing_figure_reaches_nothing() {
+        assert_eq!(verdict(Reach::Ratio(1.6), 1.0, 1.6), "≥ 1.60×: reached");
+        assert_eq!(verdict(Reach::Ratio(1.6), 1.0, f64::NAN), "≥ 1.60×: missed");
+        assert_eq!(verdict(Reach::AtMost(0.8), 0.9, 3.0), "ours ≤ 0.80: missed");
+    }
+
+    #[test]
+    fn median_and_ends_do_not_depend_on_the_order() {
+        assert_eq!(spread(&[3.0, 1.0, 2.0]), "2.00 (1.00–3.00)");
+        assert_eq!(median(&[5.0, 1.0]), 5.0);
+    }
+
+    #[test]
+    fn memory_without_files_is_anonymous_and_shared() {
+        let status = "VmHWM:\t 900 kB\nRssAnon:\t 100 kB\nRssFile:\t 700 kB\nRssShmem:\t 28 kB\n";
+        assert_eq!(anonymous_bytes(status), 128 * 1024);
+        assert_eq!(anonymous_bytes("State:\tZ (zombie)\n"), 0);
+    }
+
+    #[test]
+    fn the_last_line_of_a_side_tells_its_memory() {
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            "echo talk; echo '{\"a\": 1}'; sleep 0.1; echo '{\"a\": 2}'",
+        ]);
+        let lines = measure_lines(&mut command).expect("sh runs");
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[1]["a"], 2);
+        assert!(
+            lines[1]["peak_anonymous_bytes"]
+                .as_u64()
+                .is_some_and(|bytes| bytes > 0)
+        );
+        assert!(measure(Command::new("sh").args(["-c", "exit 3"])).is_err());
+    }
+}
