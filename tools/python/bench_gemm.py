@@ -7,6 +7,7 @@ Prints GFLOP/s of the best of several short runs, forward (`x @ W.T`) and backwa
 """
 
 import argparse
+import functools
 import json
 import time
 
@@ -22,14 +23,19 @@ SHAPES = {
 POOL_BYTES = 256 << 20
 
 
+@functools.cache
+def pool(out, inputs, dtype):
+    count = max(1, POOL_BYTES // (out * inputs * dtype.itemsize))
+    return [torch.randn(out, inputs).mul_(0.02).to(dtype) for _ in range(count)]
+
+
 def best_seconds(m, out, inputs, dtype, backward, seconds):
     """The fastest of the runs that fit into `seconds`, at least two."""
-    count = max(1, POOL_BYTES // (out * inputs * dtype.itemsize))
-    weights = [torch.randn(out, inputs).mul_(0.02).to(dtype) for _ in range(count)]
+    weights = pool(out, inputs, dtype)
     x = torch.randn(m, out if backward else inputs).to(dtype)
     best, runs, end = float("inf"), 0, time.perf_counter() + seconds
     while runs < 2 or time.perf_counter() < end:
-        w = weights[runs % count]
+        w = weights[runs % len(weights)]
         start = time.perf_counter()
         y = x @ w if backward else torch.nn.functional.linear(x, w)
         best = min(best, time.perf_counter() - start)

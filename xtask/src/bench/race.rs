@@ -203,16 +203,18 @@ pub(crate) fn said(reached: bool) -> &'static str {
     if reached { "reached" } else { "missed" }
 }
 
-/// The middle one, the upper of two.
+/// The middle one, or the mean of the middle two.
 pub(crate) fn median(values: &[f64]) -> f64 {
-    sorted(values)[values.len() / 2]
+    let values = sorted(values);
+    let (low, high) = ((values.len() - 1) / 2, values.len() / 2);
+    f64::midpoint(values[low], values[high])
 }
 
 /// `median (min–max)`.
 pub(crate) fn spread(values: &[f64]) -> String {
-    let values = sorted(values);
-    let (least, most) = (values[0], values[values.len() - 1]);
-    format!("{:.2} ({least:.2}–{most:.2})", values[values.len() / 2])
+    let sorted = sorted(values);
+    let (least, most) = (sorted[0], sorted[sorted.len() - 1]);
+    format!("{:.2} ({least:.2}–{most:.2})", median(values))
 }
 
 fn sorted(values: &[f64]) -> Vec<f64> {
@@ -251,7 +253,7 @@ mod tests {
     #[test]
     fn median_and_ends_do_not_depend_on_the_order() {
         assert_eq!(spread(&[3.0, 1.0, 2.0]), "2.00 (1.00–3.00)");
-        assert_eq!(median(&[5.0, 1.0]), 5.0);
+        assert_eq!(median(&[5.0, 1.0]), 3.0);
     }
 
     #[test]
