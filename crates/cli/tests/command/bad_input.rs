@@ -246,6 +246,33 @@ fn too_long_for_gpt2() -> String {
 }
 
 /// A second trainer in one folder.
+/// Root may write anywhere, so under root the command runs as nobody, in a copy that nobody can reach.
+fn read_only_output() -> String {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+    const NOBODY: u32 = 65_534;
+    let sandbox = Sandbox::new("bloom");
+    std::fs::create_dir(sandbox.path("shut")).unwrap();
+    for (name, mode) in [("shut", 0o555), ("model", 0o755), (".", 0o755)] {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(sandbox.path(name), mode).unwrap();
+    }
+    let line = train("").replace("--output-dir lora", "--output-dir shut");
+    let mut command = sandbox.command(&line);
+    if std::fs::metadata(sandbox.path("shut")).unwrap().uid() == 0 {
+        let reachable = sandbox.path("lowrank");
+        std::fs::copy(env!("CARGO_BIN_EXE_lowrank"), &reachable).unwrap();
+        let words: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        command = sandbox.command_of(&reachable);
+        command.args(words).uid(NOBODY);
+    }
+    let text = sandbox.told(&command.output().unwrap());
+    // The probe's name has the process's number.
+    let (before, probe) = text.split_once(".probe.tmp-").unwrap();
+    let rest = &probe[probe.find('`').unwrap()..];
+    format!("{before}.probe.tmp-<pid>{rest}")
+}
+
 fn second_trainer() -> String {
     let sandbox = Sandbox::new("bloom");
     let endless = train("").replace("--max-steps 2", "--max-steps 10000000");
@@ -291,6 +318,11 @@ fn every_bad_input_is_told_what_where_and_how_to_mend() {
         "too_long_for_gpt2",
         "a prompt beyond GPT-2's positions",
         too_long_for_gpt2(),
+    ));
+    all.push((
+        "read_only_output",
+        "a read-only output folder",
+        read_only_output(),
     ));
     all.push((
         "second_trainer",

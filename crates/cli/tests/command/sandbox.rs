@@ -44,9 +44,15 @@ impl Sandbox {
 
     /// The command with `line`'s words, ready to start.
     pub(crate) fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lowrank"));
+        let mut command = self.command_of(Path::new(env!("CARGO_BIN_EXE_lowrank")));
+        command.args(line.split(' ').filter(|word| !word.is_empty()));
         command
-            .args(line.split(' ').filter(|word| !word.is_empty()))
+    }
+
+    /// The same of a copy of the command.
+    pub(crate) fn command_of(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
             .current_dir(self.root.path())
             .env_remove("COLUMNS") // clap would wrap at it
             .stdin(Stdio::null())
