@@ -271,7 +271,7 @@ fn read_only_output() -> Option<String> {
     let output = match command.output() {
         // The folder for temporary files may be closed to nobody, or the container to other users.
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            println!("skipped: nobody cannot run the command here");
+            eprintln!("skipped: nobody cannot run the command here");
             return None;
         }
         output => output.unwrap(),
