@@ -4,10 +4,10 @@ use crate::Context;
 use crate::share::{SharedSlice, in_ranges};
 use crate::vector::{Kernel, LANES, Vector, dispatch};
 
-/// A bf16's bits in the upper half of an f32's, and the lower half of a word for every second one.
+/// The bits of a bf16: the upper half of those of an f32.
 type Half = u16;
 
-/// f32 that hold the bf16 of `len` others.
+/// How many f32 hold the bf16 of `len` others, two each.
 pub fn narrow_len(len: usize) -> usize {
     len.div_ceil(2)
 }
