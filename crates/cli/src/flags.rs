@@ -190,7 +190,8 @@ fn train_flag(field: &'static Field) -> Arg {
     if !default.is_empty() {
         help.push_str(&format!(" [default: {default}]"));
     }
-    let arg = flag(field.name, help, "TrainingArguments");
+    let old = field.old_names().map(|name| name.replace('_', "-"));
+    let arg = flag(field.name, help, "TrainingArguments").aliases(old);
     if field.is_switch {
         switch(arg)
     } else {

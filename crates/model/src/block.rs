@@ -51,6 +51,17 @@ pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) training: Option<PassKey>,
 }
 
+/// What a forward pass lays by for the backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Nothing: there will be none, or it computes everything again.
+    Nothing,
+    /// [`Saved`], beside the output.
+    Saved,
+    /// [`Saved`] again, of a block whose output is known: what makes nothing but the output is left out.
+    SavedAlone,
+}
+
 /// The rows of the stream that anything above the last block's attention looks at.
 pub(crate) struct Rows<B: Backend> {
     pub(crate) ids: B::Ids,
@@ -90,6 +101,12 @@ enum Hidden<Before, Slopes> {
     Before(Before),
     /// Of `[L, I]` the activation's slopes: nothing trained reads the activation itself.
     Slopes(Slopes),
+}
+
+impl Keep {
+    fn saves(self) -> bool {
+        self != Self::Nothing
+    }
 }
 
 type HiddenKept<B> = Hidden<<B as Backend>::Kept, <B as Backend>::Slopes>;
@@ -134,14 +151,14 @@ impl<B: Backend> Block<B> {
             .chain(mlp)
     }
 
-    /// `[T, D]` to `[L, D]`, L being T unless `rows` picks some. With `keep`, what the backward pass needs.
+    /// `[T, D]` to `[L, D]`, L being T unless `rows` picks some. With [`Keep::SavedAlone`] the first is no output.
     pub(crate) fn forward(
         &self,
         pass: &Pass<'_, B>,
         trained: &[Parameter<B>],
         x: B::Buf,
         rows: Option<&Rows<B>>,
-        keep: bool,
+        keep: Keep,
     ) -> (B::Buf, Option<Saved<B>>) {
         let (middle, attention) = self.attention_forward(pass, trained, x, rows, keep);
         let count = rows.map_or(pass.tokens(), |rows| rows.count);
@@ -158,7 +175,7 @@ impl<B: Backend> Block<B> {
         trained: &[Parameter<B>],
         x: B::Buf,
         rows: Option<&Rows<B>>,
-        keep: bool,
+        keep: Keep,
     ) -> (B::Buf, Option<AttentionSaved<B>>) {
         let Pass { backend, spec, .. } = *pass;
         let (tokens, hidden_size) = (pass.tokens(), spec.hidden_size);
@@ -167,7 +184,9 @@ impl<B: Backend> Block<B> {
                 .forward(backend, trained, View::dense(&x, tokens, hidden_size));
         let (qkv, qkv_inputs) = self.qkv_forward(pass, trained, &normed);
         let attention = pass.attend(&qkv).0;
-        let kept = keep.then(|| (backend.keep_copy(&x), backend.keep(qkv)));
+        let kept = keep
+            .saves()
+            .then(|| (backend.keep_copy(&x), backend.keep(qkv)));
         let residual = if spec.residual_after_norm { normed } else { x };
         let mut middle = pass.pick(residual, hidden_size, rows);
         let attention = pass.pick(attention, spec.attention_width(), rows);
@@ -219,7 +238,8 @@ impl<B: Backend> Block<B> {
         let write = ViewMut::dense(&mut middle, tokens, spec.hidden_size);
         self.attention_output
             .forward(backend, trained, read, write, Write::Add, None);
-        self.mlp_forward(pass, trained, middle, tokens, false).0
+        self.mlp_forward(pass, trained, middle, tokens, Keep::Nothing)
+            .0
     }
 
     fn qkv_forward(
@@ -244,7 +264,7 @@ impl<B: Backend> Block<B> {
         trained: &[Parameter<B>],
         middle: B::Buf,
         count: usize,
-        keep: bool,
+        keep: Keep,
     ) -> (B::Buf, Option<MlpSaved<B>>) {
         let Pass { backend, spec, .. } = *pass;
         let (hidden_size, width) = (spec.hidden_size, spec.mlp_width());
@@ -262,7 +282,7 @@ impl<B: Backend> Block<B> {
             write,
             pass.training,
         );
-        let kept_middle = keep.then(|| backend.keep_copy(&middle));
+        let kept_middle = keep.saves().then(|| backend.keep_copy(&middle));
         let (active, hidden) = self.activation_forward(pass, hidden, count, keep);
         let mut y = if spec.residual_after_norm {
             normed
@@ -271,9 +291,13 @@ impl<B: Backend> Block<B> {
         };
         let read = View::dense(&active, count, spec.intermediate_size);
         let write = ViewMut::dense(&mut y, count, hidden_size);
-        let output_input =
-            self.mlp_output
-                .forward(backend, trained, read, write, Write::Add, pass.training);
+        let is_wanted = keep != Keep::SavedAlone || self.mlp_output.lora.is_some();
+        let output_input = is_wanted
+            .then(|| {
+                self.mlp_output
+                    .forward(backend, trained, read, write, Write::Add, pass.training)
+            })
+            .flatten();
         let saved = kept_middle.zip(hidden).map(|(middle, hidden)| MlpSaved {
             middle,
             stats,
@@ -289,17 +313,17 @@ impl<B: Backend> Block<B> {
         pass: &Pass<'_, B>,
         hidden: B::Buf,
         count: usize,
-        keep: bool,
+        keep: Keep,
     ) -> (B::Buf, Option<HiddenKept<B>>) {
         let Pass { backend, spec, .. } = *pass;
-        if keep && !spec.gated_mlp && !self.mlp_output.needs_input() {
+        if keep.saves() && !spec.gated_mlp && !self.mlp_output.needs_input() {
             let mut active = backend.alloc(count * spec.intermediate_size);
             let write = ViewMut::dense(&mut active, count, spec.intermediate_size);
             let slopes = backend.activation_keep(spec.activation, hidden, write);
             return (active, Some(Hidden::Slopes(slopes)));
         }
         let active = pass.activate(&hidden, count);
-        let kept = keep.then(|| Hidden::Before(backend.keep(hidden)));
+        let kept = keep.saves().then(|| Hidden::Before(backend.keep(hidden)));
         (active, kept)
     }
 }

@@ -6,13 +6,15 @@ use engine::backend::Backend;
 use engine::shapes::{Segment, View, ViewMut, Write};
 
 use crate::batch::{PassKey, TokenBatch, positions};
-use crate::block::{Block, Pass, Rows, Saved, Stage};
+use crate::block::{Block, Pass, Rows, Stage};
 use crate::error::ModelError;
 use crate::head::Labels;
 use crate::norm::NormSlot;
 use crate::parameter::{MatrixSlot, Parameter};
 use crate::projection::{Grads, Projection};
 use crate::spec::{DecoderSpec, Positions};
+
+mod blocks;
 
 /// A causal decoder whose weights are looked at in their files, with slots for what is trained.
 pub struct Decoder<B: Backend> {
@@ -26,6 +28,7 @@ pub struct Decoder<B: Backend> {
     pub(crate) head: Projection<B>,
     pub(crate) trained: Vec<Parameter<B>>,
     pub(crate) label_smoothing: f32,
+    pub(crate) activation_checkpointing: bool,
 }
 
 /// What the embedding keeps for its backward pass.
@@ -72,6 +75,12 @@ impl<B: Backend> Decoder<B> {
     /// Share of the target's probability given to all tokens alike, in training.
     pub fn set_label_smoothing(&mut self, label_smoothing: f32) {
         self.label_smoothing = label_smoothing;
+    }
+
+    /// Whether a training pass keeps of each block its input alone, and the backward pass runs the block again: less
+    /// memory, more time, the same bits.
+    pub fn set_activation_checkpointing(&mut self, activation_checkpointing: bool) {
+        self.activation_checkpointing = activation_checkpointing;
     }
 
     /// Whether a training pass drops anything.
@@ -203,48 +212,6 @@ impl<B: Backend> Decoder<B> {
         };
         let (x, _) = self.embed(input_ids, &ids);
         self.blocks_forward(&pass, x, &rows, Floor::Head).0
-    }
-
-    fn blocks_forward(
-        &self,
-        pass: &Pass<'_, B>,
-        mut x: B::Buf,
-        rows: &Rows<B>,
-        floor: Floor,
-    ) -> (B::Buf, Vec<Option<Saved<B>>>) {
-        let last = self.blocks.len() - 1;
-        let mut kept = Vec::with_capacity(self.blocks.len());
-        for (number, block) in self.blocks.iter().enumerate() {
-            let rows = (number == last).then_some(rows);
-            let (y, saved) =
-                block.forward(pass, &self.trained, x, rows, floor.stop(number).is_some());
-            x = y;
-            kept.push(saved);
-        }
-        (x, kept)
-    }
-
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the gradient of all blocks with what they kept"
-    )]
-    fn blocks_backward(
-        &self,
-        pass: &Pass<'_, B>,
-        into: &mut Grads<'_, B>,
-        key: PassKey,
-        kept: Vec<Option<Saved<B>>>,
-        mut dx: B::Buf,
-        rows: &Rows<B>,
-        floor: Floor,
-    ) -> Option<B::Buf> {
-        let last = self.blocks.len() - 1;
-        for ((number, block), saved) in self.blocks.iter().enumerate().zip(kept).rev() {
-            let (stop, saved) = (floor.stop(number)?, saved?);
-            let rows = (number == last).then_some(rows);
-            dx = block.backward(pass, into, key, saved, dx, rows, stop)?;
-        }
-        Some(dx)
     }
 
     pub(crate) fn embed_tokens(&self, ids: &B::Ids, positions: &B::Ids, tokens: usize) -> B::Buf {

@@ -49,6 +49,7 @@ impl<B: Backend> Decoder<B> {
             head,
             trained: Vec::new(),
             label_smoothing: 0.0,
+            activation_checkpointing: false,
             spec,
         })
     }

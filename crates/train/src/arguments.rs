@@ -47,6 +47,11 @@ impl Field {
     pub fn flag(&self) -> String {
         self.name.replace('_', "-")
     }
+
+    /// Names that it had in earlier versions of `transformers`, which are still read.
+    pub fn old_names(&self) -> impl Iterator<Item = &'static str> {
+        names::old(self.name)
+    }
 }
 
 macro_rules! arguments {
@@ -75,7 +80,7 @@ macro_rules! arguments {
 
         impl TrainingArguments {
             fn assign(&mut self, name: &str, value: &Value) -> Result<(), Problem> {
-                match name {
+                match names::current(name) {
                     $( stringify!($name) => self.$name = value::parse(name, value)?, )+
                     _ => return names::without_field(name, value),
                 }
@@ -102,6 +107,9 @@ arguments! {
     /// Tokens that go through the model at once at most: an update of more is split, which bounds
     /// memory and changes nothing but the order of sums.
     max_tokens_per_pass: usize = 576;
+    /// Keep of each block its input alone, and run the block again for its gradient: less memory, more
+    /// time, the same bits (once called gradient_checkpointing).
+    activation_checkpointing: bool = false;
     /// How losses of one update are averaged: over its tokens (Trainer since 4.46), or over its
     /// micro-batches' means (before).
     loss_normalization: LossNormalization = LossNormalization::Tokens;
@@ -258,6 +266,19 @@ mod tests {
         let again: TrainingArguments =
             serde_json::from_value(serde_json::to_value(&arguments).unwrap()).unwrap();
         assert_eq!(again, arguments);
+    }
+
+    #[test]
+    fn an_old_name_sets_the_argument_of_today() {
+        for name in ["activation_checkpointing", "gradient_checkpointing"] {
+            let mut arguments = TrainingArguments::default();
+            arguments.set(name, &json!(true)).unwrap();
+            assert!(arguments.activation_checkpointing, "{name}");
+        }
+        assert_eq!(
+            message(json!({"gradient_checkpointing": "maybe"})),
+            "argument `gradient_checkpointing` wants true or false: found \"maybe\""
+        );
     }
 
     #[test]

@@ -20,8 +20,9 @@ pub const TOKEN_CACHE: &str = ".tokens";
 const LATEST: &str = "latest";
 /// Room for what is not counted: logs, tokenizer files, the file system's own.
 const SPARE_BYTES: u64 = 64 << 20;
-/// Arguments that are of this call, not of the run.
-const UNCOMPARED: [&str; 4] = [
+/// Arguments that are of this call, not of the run: none of its bytes hang on them.
+const UNCOMPARED: [&str; 5] = [
+    "activation_checkpointing",
     "output_dir",
     "resume_from_checkpoint",
     "resume_with_changed",

@@ -71,6 +71,11 @@ impl<B: Backend> Learner for DecoderLearner<'_, B> {
         self.decoder.set_label_smoothing(label_smoothing);
     }
 
+    fn set_activation_checkpointing(&mut self, activation_checkpointing: bool) {
+        self.decoder
+            .set_activation_checkpointing(activation_checkpointing);
+    }
+
     fn counts_first_label(&self) -> bool {
         self.counts_first_label
     }

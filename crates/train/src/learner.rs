@@ -39,6 +39,8 @@ pub trait Learner {
     fn losses(&self, batch: &TokenBatch) -> Result<Vec<f32>, ModelError>;
     /// Share of the target's probability given to all tokens alike.
     fn set_label_smoothing(&mut self, label_smoothing: f32);
+    /// Whether passes keep of each block its input alone. Nothing to do where there are no blocks.
+    fn set_activation_checkpointing(&mut self, _activation_checkpointing: bool) {}
     /// Whether the Trainer counts a label at position 0, which nothing predicts, among the tokens that
     /// it divides by. It does for GPT-2, whose class name does not tell it that labels shift.
     fn counts_first_label(&self) -> bool {

@@ -72,6 +72,8 @@ impl<'a, L: Learner> Session<'a, L> {
         let (plan, arguments) = (run.plan, &run.plan.arguments);
         run.learner
             .set_label_smoothing(arguments.label_smoothing_factor as f32);
+        run.learner
+            .set_activation_checkpointing(arguments.activation_checkpointing);
         let optimizer = Optimizer::new(run.learner.backend(), run.learner.parameters(), arguments);
         let checkpoints = Checkpoints::open(&run.disk, plan, &run.identity)?;
         checkpoints.need_room(run.learner)?;

@@ -165,6 +165,29 @@ fn a_resumed_adapter_has_the_same_bytes_for_any_number_of_threads() {
     }
 }
 
+/// The Trainer's old name and its name of today; the run that never stopped keeps everything.
+#[test]
+fn activation_checkpointing_may_begin_or_end_at_a_resume_and_leaves_the_same_bytes() {
+    for family in ["bloom", "qwen2"] {
+        let world = World::of(family);
+        let straight = tempfile::tempdir().unwrap();
+        world.train(straight.path(), 1, json!({}), None);
+        let want = contents(&straight.path().join("checkpoint-5"));
+        for (first, second) in [(false, true), (true, false), (true, true)] {
+            let parted = tempfile::tempdir().unwrap();
+            let on = json!({"activation_checkpointing": first});
+            world.train(parted.path(), 2, on, Some(2));
+            let on = json!({"resume_from_checkpoint": "latest", "gradient_checkpointing": second});
+            world.train(parted.path(), 2, on, None);
+            let found = contents(&parted.path().join("checkpoint-5"));
+            assert!(want.keys().eq(found.keys()));
+            for (name, bytes) in &want {
+                assert!(found[name] == *bytes, "{family}: {name}, {first}, {second}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_checkpoint_and_the_runs_own_folder_open_as_adapters() {
     let world = World::of("llama");

@@ -12,14 +12,17 @@ const RANKS: &str = "one process trains on one machine";
 const LOADER: &str = "rows are encoded before the run and need no loader processes";
 const TORCH: &str = "it is a switch of PyTorch";
 const MEMORY: &str = "memory is bounded by `max_tokens_per_pass`, whatever the batch";
+const BLOCKS: &str = "with `activation_checkpointing` every block but the last is computed again";
 const PRINT: &str = "what is printed is for the command line to say, not for the run";
 const EVAL: &str = "an evaluation keeps only the sum of losses, so there is nothing to collect";
+
+/// Names that `transformers` 5.23 still reads for those of today.
+const OLD: &[(&str, &str)] = &[("gradient_checkpointing", "activation_checkpointing")];
 
 /// Names of `transformers` 5.23 and 4.x without meaning here, and why.
 const UNSUPPORTED: &[(&str, &str)] = &[
     ("accelerator_config", RANKS),
-    ("activation_checkpointing", MEMORY),
-    ("activation_checkpointing_kwargs", MEMORY),
+    ("activation_checkpointing_kwargs", BLOCKS),
     ("adafactor", "use `optim`"),
     ("auto_find_batch_size", MEMORY),
     ("average_tokens_across_devices", RANKS),
@@ -66,8 +69,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
         "full_determinism",
         "a run always gives the same bytes again",
     ),
-    ("gradient_checkpointing", MEMORY),
-    ("gradient_checkpointing_kwargs", MEMORY),
+    ("gradient_checkpointing_kwargs", BLOCKS),
     (
         "group_by_length",
         "rows of an update are packed without padding, so nothing is won by it",
@@ -167,6 +169,19 @@ fn asks_for_nothing(value: &Value) -> bool {
         Value::Array(list) => list.is_empty(),
         _ => false,
     }
+}
+
+/// The name of today.
+pub(super) fn current(name: &str) -> &str {
+    let known = OLD.iter().find(|(old, _)| *old == name);
+    known.map_or(name, |(_, current)| current)
+}
+
+/// What `current` was called before.
+pub(super) fn old(current: &str) -> impl Iterator<Item = &'static str> {
+    OLD.iter()
+        .filter(move |(_, name)| *name == current)
+        .map(|(old, _)| *old)
 }
 
 pub(super) fn without_field(name: &str, value: &Value) -> Result<(), Problem> {

@@ -13,6 +13,8 @@ use formats::weights::WeightStore;
 use lowrank_model::{Decoder, LoraInit, PassKey, Target, TokenBatch};
 use testkit::{Golden, Row, Tol, distance, golden};
 
+mod checkpointing;
+
 const FAMILIES: [&str; 5] = ["bloom", "gpt2", "llama", "mistral", "qwen2"];
 const KEY: PassKey = PassKey {
     seed: 42,
@@ -21,12 +23,16 @@ const KEY: PassKey = PassKey {
 };
 
 fn load<B: Backend>(case: &Golden, backend: B) -> Decoder<B> {
+    load_with_dropout(case, backend, 0.0)
+}
+
+fn load_with_dropout<B: Backend>(case: &Golden, backend: B, dropout: f32) -> Decoder<B> {
     let config = HfConfig::open_file(&case.path("config")).expect("the golden's config");
     let spec =
         lowrank_model::families::spec_from_map(&config.raw, config.path()).expect("a known family");
     let weights = WeightStore::open(&case.path("model")).expect("the golden's weights");
     let mut decoder = Decoder::load(Arc::new(backend), spec, &weights).expect("weights that fit");
-    add_adapter(&mut decoder, &case.path("adapter"), case);
+    add_adapter(&mut decoder, &case.path("adapter"), case, dropout);
     decoder
 }
 
@@ -35,7 +41,7 @@ fn cpu() -> Cpu {
 }
 
 /// Deltas by name alone: rank from the shapes, one scaling for all.
-fn add_adapter<B: Backend>(decoder: &mut Decoder<B>, folder: &Path, case: &Golden) {
+fn add_adapter<B: Backend>(decoder: &mut Decoder<B>, folder: &Path, case: &Golden, dropout: f32) {
     let scaling = case.number("lora_config.lora_alpha") / case.number("lora_config.r");
     let tensors = WeightStore::open_adapter(folder).expect("the golden's adapter");
     for a in tensors.iter() {
@@ -52,7 +58,7 @@ fn add_adapter<B: Backend>(decoder: &mut Decoder<B>, folder: &Path, case: &Golde
         let init = LoraInit {
             rank: a.shape[0],
             scaling: scaling as f32,
-            dropout: 0.0,
+            dropout,
             a: values(a),
             b: values(&b),
         };
