@@ -145,6 +145,10 @@ pub trait Fs: Send + Sync + fmt::Debug {
     fn open_read(&self, path: &Path) -> io::Result<Box<dyn FsFile>>;
     /// Fails where anything has this path.
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>>;
+    /// As `create_new`, for a file of gigabytes that is written once, in large pieces.
+    fn create_large(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        self.create_new(path)
+    }
     /// Opens for reading and writing, created where absent; every write goes to the end.
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn FsFile>>;
     /// Opens for reading and writing, created where absent, and locks for as long as the file is open, or

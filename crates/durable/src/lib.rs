@@ -14,7 +14,10 @@
 
 pub mod faults;
 
+mod behind;
 mod digest;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod direct;
 mod disk;
 mod error;
 mod fs;

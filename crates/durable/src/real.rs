@@ -42,13 +42,12 @@ impl Fs for RealFs {
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
-        Ok(Box::new(
-            OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(path)?,
-        ))
+        Ok(Box::new(create_new(path)?))
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn create_large(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        Ok(Box::new(crate::direct::DirectFile::new(create_new(path)?)))
     }
 
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
@@ -116,6 +115,14 @@ impl Fs for RealFs {
     fn point(&self, point: Point) {
         crate::faults::pass(point);
     }
+}
+
+fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
 }
 
 fn found(metadata: io::Result<fs::Metadata>) -> io::Result<Option<Stat>> {

@@ -1,6 +1,6 @@
 //! A folder that is filled out of sight and then appears whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,7 @@ pub struct StagedFolder {
     staging: PathBuf,
     target: PathBuf,
     files: BTreeMap<String, FileRecord>,
+    large: BTreeSet<String>,
     open: Option<String>,
     condemned: bool,
     published: bool,
@@ -74,6 +75,7 @@ impl StagedFolder {
             staging,
             target: target.to_owned(),
             files: BTreeMap::new(),
+            large: BTreeSet::new(),
             open: None,
             condemned: false,
             published: false,
@@ -90,7 +92,7 @@ impl StagedFolder {
         &self.target
     }
 
-    /// The finished files: size and digest by name.
+    /// The finished files that have a digest: size and digest by name.
     pub fn files(&self) -> &BTreeMap<String, FileRecord> {
         &self.files
     }
@@ -128,14 +130,32 @@ impl StagedFolder {
     /// [`DurableError::BadName`], [`DurableError::AlreadyExists`], [`DurableError::NoSpace`] or
     /// [`DurableError::Io`].
     pub fn create(&mut self, name: &str) -> Result<StagedFile<'_>> {
+        self.start(name, NewFile::create)
+    }
+
+    /// As [`StagedFolder::create`], for a file of gigabytes: a thread of its own writes it, on Linux past the page cache, and
+    /// it has no digest, so that the folder can have no manifest.
+    ///
+    /// # Errors
+    /// As [`StagedFolder::create`]; a write may fail when later bytes come.
+    pub fn create_large(&mut self, name: &str) -> Result<StagedFile<'_>> {
+        self.start(name, NewFile::create_large)
+    }
+
+    fn start<'a>(
+        &'a mut self,
+        name: &str,
+        create: impl FnOnce(&'a Disk, &Path) -> Result<NewFile<'a>>,
+    ) -> Result<StagedFile<'a>> {
         plain_name(name)?;
         self.refuse_unfinished()?;
         self.open = Some(name.to_owned());
-        let file = NewFile::create(&self.disk, &self.staging.join(name))?;
+        let file = create(&self.disk, &self.staging.join(name))?;
         Ok(StagedFile {
             file,
             name: name.to_owned(),
             files: &mut self.files,
+            large: &mut self.large,
             open: &mut self.open,
             condemned: &mut self.condemned,
         })
@@ -182,7 +202,7 @@ impl StagedFolder {
             return self.rename_into_place();
         }
         self.disk.create_dir_all(&self.target)?;
-        for name in self.files.keys() {
+        for name in self.files.keys().chain(&self.large) {
             let (from, to) = (self.staging.join(name), self.target.join(name));
             let moved = self.disk.fs().rename_over(&from, &to);
             moved.map_err(|source| self.disk.write_error("replace", &to, 0, source))?;
@@ -196,6 +216,9 @@ impl StagedFolder {
         digests: BTreeMap<String, String>,
     ) -> Result<Manifest> {
         self.refuse_unfinished()?;
+        if let Some(name) = self.large.first() {
+            return Err(self.unfinished(name));
+        }
         self.disk.point(Point::FilesDone);
         let manifest = Manifest::new(step, self.files.clone(), digests);
         self.write(MANIFEST_NAME, manifest.to_text().as_bytes())?;
@@ -237,11 +260,15 @@ impl StagedFolder {
 
     fn refuse_unfinished(&self) -> Result<()> {
         match &self.open {
-            Some(name) => Err(DurableError::Unfinished {
-                path: self.target.clone(),
-                name: name.clone(),
-            }),
+            Some(name) => Err(self.unfinished(name)),
             None => Ok(()),
+        }
+    }
+
+    fn unfinished(&self, name: &str) -> DurableError {
+        DurableError::Unfinished {
+            path: self.target.clone(),
+            name: name.to_owned(),
         }
     }
 }
@@ -261,6 +288,7 @@ pub struct StagedFile<'a> {
     file: NewFile<'a>,
     name: String,
     files: &'a mut BTreeMap<String, FileRecord>,
+    large: &'a mut BTreeSet<String>,
     open: &'a mut Option<String>,
     condemned: &'a mut bool,
 }
@@ -282,8 +310,15 @@ impl StagedFile<'_> {
         let (size_bytes, sha256) = self.file.finish().inspect_err(|error| {
             *self.condemned |= matches!(error, DurableError::Sync { .. });
         })?;
-        self.files
-            .insert(self.name, FileRecord { size_bytes, sha256 });
+        match sha256 {
+            Some(sha256) => {
+                let record = FileRecord { size_bytes, sha256 };
+                self.files.insert(self.name, record);
+            }
+            None => {
+                self.large.insert(self.name);
+            }
+        }
         *self.open = None;
         Ok(())
     }

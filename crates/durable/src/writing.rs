@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::behind::WriteBehind;
 use crate::digest::Hasher;
 use crate::disk::{Disk, PIECE_BYTES, bad_name, parent_of, unique};
 use crate::error::{DurableError, Result, means_no_space};
@@ -229,73 +230,110 @@ impl Disk {
     }
 }
 
-/// A new file being filled: buffered, digested, synced once.
+/// A new file being filled: buffered, synced once.
 #[derive(Debug)]
 pub(crate) struct NewFile<'a> {
     disk: &'a Disk,
     path: PathBuf,
-    file: Box<dyn FsFile>,
-    buffer: Vec<u8>,
-    hasher: Hasher,
+    out: Out,
+    /// Nothing asks for the digest of a large file, and it would take as long as writing it.
+    hasher: Option<Hasher>,
     size_bytes: u64,
+}
+
+#[derive(Debug)]
+enum Out {
+    Buffered {
+        file: Box<dyn FsFile>,
+        buffer: Vec<u8>,
+    },
+    Behind(WriteBehind),
 }
 
 impl<'a> NewFile<'a> {
     pub(crate) fn create(disk: &'a Disk, path: &Path) -> Result<Self> {
-        let created = disk.fs().create_new(path);
-        let file = created.map_err(|source| disk.write_error("create", path, 0, source))?;
+        let buffered = |file| Out::Buffered {
+            file,
+            buffer: Vec::new(),
+        };
+        let created = disk.fs().create_new(path).map(buffered);
+        Self::with(disk, path, created, Some(Hasher::new()))
+    }
+
+    /// A file of any size, without a digest.
+    pub(crate) fn create_large(disk: &'a Disk, path: &Path) -> Result<Self> {
+        let created = disk.fs().create_large(path);
+        let created = created.map(|file| Out::Behind(WriteBehind::new(file)));
+        Self::with(disk, path, created, None)
+    }
+
+    fn with(
+        disk: &'a Disk,
+        path: &Path,
+        created: io::Result<Out>,
+        hasher: Option<Hasher>,
+    ) -> Result<Self> {
+        let out = created.map_err(|source| disk.write_error("create", path, 0, source))?;
         disk.point(Point::FileCreated);
-        let (buffer, hasher) = (Vec::new(), Hasher::new());
         Ok(Self {
             disk,
             path: path.to_owned(),
-            file,
-            buffer,
+            out,
             hasher,
             size_bytes: 0,
         })
     }
 
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.hasher.update(bytes);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
         self.size_bytes += bytes.len() as u64;
-        if self.buffer.len() + bytes.len() > PIECE_BYTES {
-            self.flush()?;
-        }
-        if bytes.len() > PIECE_BYTES {
-            return self.write(bytes);
-        }
-        self.buffer.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let buffer = std::mem::take(&mut self.buffer);
-        self.write(&buffer)?;
-        self.buffer = buffer;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let done = self.file.write_all(bytes);
-        done.map_err(|source| {
-            self.disk
-                .write_error("write", &self.path, self.size_bytes, source)
-        })
+        let (disk, path, size_bytes) = (self.disk, &self.path, self.size_bytes);
+        let done = self.out.put(bytes);
+        done.map_err(|source| disk.write_error("write", path, size_bytes, source))
     }
 
     /// Writes what is left and syncs; returns size and digest. After a failed sync the file must go.
-    pub(crate) fn finish(mut self) -> Result<(u64, String)> {
-        self.flush()?;
-        self.disk.point(Point::FileWritten);
-        if let Err(source) = self.file.sync() {
-            return Err(DurableError::Sync {
-                path: self.path,
-                source,
-            });
+    pub(crate) fn finish(self) -> Result<(u64, Option<String>)> {
+        let (disk, path, size_bytes) = (self.disk, self.path, self.size_bytes);
+        let written = self.out.finish();
+        let mut file =
+            written.map_err(|source| disk.write_error("write", &path, size_bytes, source))?;
+        disk.point(Point::FileWritten);
+        if let Err(source) = file.sync() {
+            return Err(DurableError::Sync { path, source });
         }
-        self.disk.point(Point::FileSynced);
-        Ok((self.size_bytes, self.hasher.finish()))
+        disk.point(Point::FileSynced);
+        Ok((size_bytes, self.hasher.map(Hasher::finish)))
+    }
+}
+
+impl Out {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Behind(behind) => behind.write_all(bytes),
+            Self::Buffered { file, buffer } => {
+                if buffer.len() + bytes.len() > PIECE_BYTES {
+                    file.write_all(buffer)?;
+                    buffer.clear();
+                }
+                if bytes.len() > PIECE_BYTES {
+                    return file.write_all(bytes);
+                }
+                buffer.extend_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(self) -> io::Result<Box<dyn FsFile>> {
+        match self {
+            Self::Behind(behind) => behind.finish(),
+            Self::Buffered { mut file, buffer } => {
+                file.write_all(&buffer)?;
+                Ok(file)
+            }
+        }
     }
 }

@@ -326,3 +326,26 @@ fn free_space_of_a_path_to_come_is_that_of_its_parent() {
         "{error}"
     );
 }
+
+#[test]
+fn a_large_file_has_its_bytes_and_no_manifest_may_vouch_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    // Two blocks and an end that no direct write can take.
+    let bytes: Vec<u8> = (0..(17_usize << 20) + 13)
+        .map(|index| (index % 241) as u8)
+        .collect();
+    let staged = |name: &str| {
+        let mut staged = StagedFolder::new(folder.path().join(name)).unwrap();
+        let mut file = staged.create_large("weights").unwrap();
+        for piece in bytes.chunks(1_000_003) {
+            file.put(piece).unwrap();
+        }
+        file.finish().unwrap();
+        staged
+    };
+    staged("out").publish().unwrap();
+    assert!(fs::read(folder.path().join("out/weights")).unwrap() == bytes);
+    let refused = staged("other").publish_with_manifest(1, BTreeMap::new());
+    assert!(matches!(refused, Err(DurableError::Unfinished { .. })));
+    assert_eq!(names(folder.path()), ["out"]);
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -218,15 +218,14 @@ pub(crate) fn since_launch() -> Result<f64> {
         .and_then(|rest| rest.split_whitespace().nth(19))
         .context("stat")?
         .parse()?;
-    let boot = std::fs::read_to_string("/proc/stat")?;
-    let boot: f64 = boot
-        .lines()
-        .find_map(|line| line.strip_prefix("btime "))
-        .context("no boot time")?
+    let uptime = std::fs::read_to_string("/proc/uptime")?;
+    let uptime: f64 = uptime
+        .split_whitespace()
+        .next()
+        .context("no uptime")?
         .parse()?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
-    // Linux counts in hundredths whatever its own clock does. The boot time is in whole seconds.
-    Ok(now - boot - ticks / 100.0)
+    // Linux counts in hundredths whatever its own clock does.
+    Ok(uptime - ticks / 100.0)
 }
 
 #[cfg(test)]

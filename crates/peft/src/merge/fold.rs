@@ -90,7 +90,7 @@ fn fold_rows(
 ) -> Option<()> {
     let row_bytes = cols * dtype.size_bytes();
     let rank = right.len() / cols;
-    let mut row = vec![0.0; cols];
+    let (mut row, mut stored) = (vec![0.0; cols], vec![0.0; cols]);
     let rows = out.chunks_mut(row_bytes).zip(weight.chunks(row_bytes));
     for ((out, weight), factors) in rows.zip(left.chunks(rank)) {
         row.fill(0.0);
@@ -99,11 +99,11 @@ fn fold_rows(
                 *sum += factor * value;
             }
         }
-        let weight = dtype.to_f32(weight)?;
-        for (sum, weight) in row.iter_mut().zip(weight) {
+        dtype.read_f32(weight, &mut stored)?;
+        for (sum, weight) in row.iter_mut().zip(&stored) {
             *sum = weight + *sum * scaling;
         }
-        out.copy_from_slice(&dtype.from_f32(&row)?);
+        dtype.write_f32(&row, out)?;
     }
     Some(())
 }

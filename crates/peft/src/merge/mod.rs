@@ -342,8 +342,7 @@ impl<'a> MergedTensor<'a> {
         };
         let bytes =
             bytes.ok_or_else(|| io::Error::other(format!("`{}` cannot be folded", self.name)))?;
-        let values = dtype.to_f32(&bytes).unwrap_or_default();
-        if values.iter().all(|value| value.is_finite()) {
+        if dtype.all_finite(&bytes) == Some(true) {
             return Ok(bytes);
         }
         Err(io::Error::other(NotFinite(self.name.clone())))

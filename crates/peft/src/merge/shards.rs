@@ -22,7 +22,7 @@ pub(super) fn write_weights(
     let mut parameters = 0;
     for (number, shard) in shards.iter().enumerate() {
         let name = file_name(number, count);
-        let mut file = staged.create(&name)?;
+        let mut file = staged.create_large(&name)?;
         write(
             &mut file,
             shard.iter().map(MergedTensor::to_write).collect(),
