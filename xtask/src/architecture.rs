@@ -1,5 +1,6 @@
 //! The promises of docs/ARCHITECTURE.md that a program can check. Each returns what breaks it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -38,6 +39,7 @@ pub(crate) fn check() -> Result<()> {
     broken.extend(long_files(&files)?);
     broken.extend(family_tables(&files)?);
     broken.extend(large_files(&files)?);
+    broken.extend(fuzz_targets(&files)?);
     if broken.is_empty() {
         println!("\narchitecture: {} files, every promise holds", files.len());
         return Ok(());
@@ -147,4 +149,43 @@ fn large_files(files: &[PathBuf]) -> Result<Vec<String>> {
     Ok(large
         .map(|file| format!("`{}` has more than {FILE_BYTES} bytes", file.display()))
         .collect())
+}
+
+/// Each `pub fn fuzz_NAME` of a crate has its `fuzz/fuzz_targets/NAME.rs`, which calls it, and its program in
+/// `fuzz/Cargo.toml`; and there is no other.
+fn fuzz_targets(files: &[PathBuf]) -> Result<Vec<String>> {
+    let named = |text: &str, open: &str, close: char| -> BTreeSet<String> {
+        let parts = text.split(open).skip(1);
+        parts
+            .filter_map(|part| Some(part.split_once(close)?.0.to_owned()))
+            .collect()
+    };
+    let functions: BTreeSet<String> = sources(files)
+        .filter(|(file, _)| file.starts_with("crates"))
+        .flat_map(|(_, text)| named(&text, "\npub fn fuzz_", '('))
+        .collect();
+    let callers: BTreeSet<String> = sources(files)
+        .filter_map(|(file, text)| {
+            let name = file.strip_prefix("fuzz/fuzz_targets").ok()?.file_stem()?;
+            let name = name.to_string_lossy().into_owned();
+            text.contains(&format!("::fuzz_{name}(bytes)"))
+                .then_some(name)
+        })
+        .collect();
+    let manifest = std::fs::read_to_string(root().join("fuzz/Cargo.toml"))?;
+    let mut programs = named(&manifest, "path = \"fuzz_targets/", '.');
+    programs.retain(|name| manifest.contains(&format!("name = \"{name}\"")));
+    let all: BTreeSet<&String> = functions.iter().chain(&callers).chain(&programs).collect();
+    let sets = [
+        (&functions, "function `fuzz_…` in the crates"),
+        (&callers, "file in fuzz/fuzz_targets that calls it"),
+        (&programs, "program in fuzz/Cargo.toml"),
+    ];
+    let missing = |name: &&String| {
+        let without = sets.iter().filter(|(set, _)| !set.contains(*name));
+        without
+            .map(|(_, what)| format!("fuzz target `{name}` has no {what}"))
+            .collect::<Vec<_>>()
+    };
+    Ok(all.iter().flat_map(missing).collect())
 }

@@ -65,6 +65,7 @@ fn mutated_tokenizers_are_refused_or_work() {
         .collect();
     let mutation = testkit::Mutation {
         name: "11, tokenizer.json",
+        corpus: "tokenizer",
         seeds: &seeds,
         pieces: &pieces,
         rounds: 40_000,
@@ -94,6 +95,7 @@ fn mutated_templates_are_refused_or_bounded() {
         .collect();
     let mutation = testkit::Mutation {
         name: "12, templates",
+        corpus: "template",
         seeds: &seeds,
         pieces: &pieces,
         rounds: 60_000,

@@ -13,6 +13,7 @@
 )]
 
 pub mod faults;
+pub mod fuzzing;
 
 mod behind;
 mod digest;

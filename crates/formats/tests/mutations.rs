@@ -2,8 +2,16 @@
 
 use std::time::Duration;
 
-use lowrank_formats::fuzzing;
+use lowrank_formats::{fuzzing, rows};
 use testkit::Mutation;
+
+#[path = "support/arrow_batches.rs"]
+mod arrow_batches;
+
+use arrow_batches::{every_type, stream, text_batch};
+
+/// Longer than any mutant takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Mutants a target, where no seconds are asked for.
 const ROUNDS: u64 = 200_000;
@@ -36,14 +44,15 @@ const PIECES: [&[u8]; 20] = [
     b"\x8a\x08",
 ];
 
-fn run(name: &str, target: fn(&[u8]), seeds: &[&[u8]]) {
+fn run(name: &str, corpus: &str, target: fn(&[u8]), seeds: &[&[u8]]) {
     let seeds: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.to_vec()).collect();
     let mutation = Mutation {
         name,
+        corpus,
         seeds: &seeds,
         pieces: &PIECES,
         rounds: ROUNDS,
-        limit: Duration::from_secs(10),
+        limit: LIMIT,
     };
     mutation.run(target);
 }
@@ -53,6 +62,7 @@ fn no_mutant_of_a_safetensors_file_breaks_its_reader() {
     let small = b"\x40\0\0\0\0\0\0\0{\"a\":{\"dtype\":\"F16\",\"shape\":[1,2],\"data_offsets\":[0,4]}}        1234";
     run(
         "1, safetensors",
+        "safetensors",
         fuzzing::fuzz_safetensors,
         &[
             include_bytes!("fixtures/torch_bin/state_dict.safetensors"),
@@ -65,6 +75,7 @@ fn no_mutant_of_a_safetensors_file_breaks_its_reader() {
 fn no_mutant_of_a_torch_file_breaks_its_reader() {
     run(
         "torch files",
+        "torch_bin",
         fuzzing::fuzz_torch_bin,
         &[
             include_bytes!("fixtures/torch_bin/protocol4.bin"),
@@ -79,13 +90,19 @@ fn no_mutant_of_a_torch_file_breaks_its_reader() {
 #[test]
 fn no_mutant_of_a_shard_index_breaks_its_reader() {
     let index = br#"{"metadata": {"total_size": 8}, "weight_map": {"a": "model-1.safetensors", "b": "model-2.bin"}}"#;
-    run("2, shard index", fuzzing::fuzz_shard_index, &[index]);
+    run(
+        "2, shard index",
+        "shard_index",
+        fuzzing::fuzz_shard_index,
+        &[index],
+    );
 }
 
 #[test]
 fn no_mutant_of_an_adapter_config_breaks_its_reader() {
     run(
         "4, adapter_config.json",
+        "adapter_config",
         fuzzing::fuzz_adapter_config,
         &[
             include_bytes!("fixtures/adapter_config/default.json"),
@@ -97,13 +114,19 @@ fn no_mutant_of_an_adapter_config_breaks_its_reader() {
 #[test]
 fn no_mutant_of_a_config_breaks_its_reader() {
     let config = br#"{"model_type": "bloom", "n_embed": 64, "layer_norm_epsilon": 1e-05, "eos_token_id": [1, 2], "dtype": "bfloat16", "rope_parameters": {"rope_theta": 10000.0, "x": [NaN, null]}}"#;
-    run("config.json", fuzzing::fuzz_hf_config, &[config]);
+    run(
+        "config.json",
+        "hf_config",
+        fuzzing::fuzz_hf_config,
+        &[config],
+    );
 }
 
 #[test]
 fn no_mutant_of_a_trainer_state_breaks_its_reader() {
     run(
         "trainer_state.json",
+        "trainer_state",
         fuzzing::fuzz_trainer_state,
         &[
             include_bytes!("fixtures/trainer_state/default.json"),
@@ -116,7 +139,72 @@ fn no_mutant_of_a_trainer_state_breaks_its_reader() {
 fn no_mutant_of_python_json_breaks_its_reader() {
     run(
         "5, Python's JSON",
+        "pyjson",
         fuzzing::fuzz_pyjson,
         &[include_bytes!("fixtures/pyjson/texts.json")],
     );
+}
+
+#[test]
+fn mutated_streams_are_refused_or_read_as_upstream_reads_them() {
+    let seeds = [
+        stream(&[every_type()]),
+        stream(&[text_batch(&[Some("a"), None]), text_batch(&[Some("b")])]),
+    ];
+    let pieces: [&[u8]; 8] = [
+        &[0xff; 4],
+        &[0; 8],
+        &[0xff; 8],
+        &[0, 0, 0, 0x80],
+        &[1, 0, 0, 0, 0, 0, 0, 0],
+        &[0, 0, 0, 0, 1, 0, 0, 0],
+        &[16, 0, 0, 0, 8, 0],
+        b"\xff\xff\xff\x7f",
+    ];
+    let mutation = Mutation {
+        name: "9, Arrow streams",
+        corpus: "arrow",
+        seeds: &seeds,
+        pieces: &pieces,
+        rounds: 60_000,
+        limit: LIMIT,
+    };
+    mutation.run(rows::fuzzing::fuzz_arrow);
+}
+
+#[test]
+fn mutated_text_files_are_refused_or_read_as_upstream_reads_them() {
+    let seeds = [
+        "[{\"a\": \"x\\u0000é😀\", \"b\": [1, -2.5e3, null, true], \"c\": {\"d\": {}}}, {\"b\": []}]".as_bytes().to_vec(),
+        b"{\"a\": \"x\"}\r\n\n{\"a\": null, \"b\": 1}\n".to_vec(),
+        b"a,b\n1,\"x, \"\"y\"\"\"\n\n,\"two\nlines\"\r\n".to_vec(),
+    ];
+    let pieces: [&[u8]; 16] = [
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b"\"",
+        b",",
+        b":",
+        b"null",
+        b"-1",
+        b"1e999",
+        b"\\ud83d\\ude00",
+        b"\\u0000",
+        b"\n",
+        b"\xef\xbb\xbf",
+        b"[[[[[[[[",
+        b"{\"a\":1},",
+    ];
+    let mutation = |name, corpus| Mutation {
+        name,
+        corpus,
+        seeds: &seeds,
+        pieces: &pieces,
+        rounds: 60_000,
+        limit: LIMIT,
+    };
+    mutation("10, JSON rows", "json_rows").run(rows::fuzzing::fuzz_json_rows);
+    mutation("CSV rows", "csv_rows").run(rows::fuzzing::fuzz_csv_rows);
 }

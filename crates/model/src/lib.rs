@@ -11,6 +11,7 @@ mod cache;
 mod decoder;
 mod error;
 pub mod families;
+pub mod fuzzing;
 mod generate;
 mod head;
 mod load;

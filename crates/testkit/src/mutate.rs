@@ -7,6 +7,7 @@ use std::panic::{RefUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::hostile::{SLACK_BYTES, peak_of, turn};
+use crate::repository_root;
 
 /// Seconds of a target where nothing else is asked for: twelve targets are a minute.
 const SECONDS: u64 = 5;
@@ -32,6 +33,8 @@ impl Random {
 pub struct Mutation<'a> {
     /// Of the target, for the line that tells how many mutants there were.
     pub name: &'a str,
+    /// Its folder under `fuzz/corpus`: inputs that once made it fail are kept there, and started from too.
+    pub corpus: &'a str,
     /// Inputs to start from; each is also run as it is.
     pub seeds: &'a [Vec<u8>],
     /// Byte strings that reach deeper than single bytes do.
@@ -62,12 +65,14 @@ impl Mutation<'_> {
             },
         );
         let start = Instant::now();
-        for seed in self.seeds {
+        let seeds: Vec<Vec<u8>> = self.seeds.iter().cloned().chain(self.kept()).collect();
+        for seed in &seeds {
             self.try_one("a seed", seed, &target);
         }
         let mut round = 0;
         while round < rounds && start.elapsed() < Duration::from_secs(seconds) {
-            self.try_one(&format!("mutant {round}"), &self.mutant(round), &target);
+            let mutant = self.mutant(round, &seeds);
+            self.try_one(&format!("mutant {round}"), &mutant, &target);
             round += 1;
         }
         println!(
@@ -98,9 +103,24 @@ impl Mutation<'_> {
         );
     }
 
-    fn mutant(&self, round: u64) -> Vec<u8> {
+    /// What failed before, in the order of its names.
+    fn kept(&self) -> Vec<Vec<u8>> {
+        let folder = repository_root().join("fuzz/corpus").join(self.corpus);
+        let files = std::fs::read_dir(folder).into_iter().flatten();
+        let mut paths: Vec<_> = files.filter_map(|file| Some(file.ok()?.path())).collect();
+        // `cargo fuzz` puts what it finds beside them, by its digest.
+        paths.retain(|path| {
+            let name = path.file_name().unwrap_or_default();
+            name.to_string_lossy().starts_with("kept-")
+        });
+        paths.sort();
+        let read = |path| std::fs::read(path).expect("a file of the repository reads");
+        paths.iter().map(read).collect()
+    }
+
+    fn mutant(&self, round: u64, seeds: &[Vec<u8>]) -> Vec<u8> {
         let mut random = Random(round);
-        let mut bytes = self.seeds[random.below(self.seeds.len())].clone();
+        let mut bytes = seeds[random.below(seeds.len())].clone();
         for _ in 0..=random.below(4) {
             self.change(&mut random, &mut bytes);
         }

@@ -110,9 +110,11 @@ fn check_template(map: &Map<String, Value>) -> Result<(), String> {
     Ok(())
 }
 
-/// SentencePiece's table of characters: the crate panics on one that is damaged, and no family that is trained here has one.
+/// SentencePiece's table of characters: the crate panics on one that is damaged or missing, and no family that is trained
+/// here has one.
 fn check_charsmap(map: &Map<String, Value>) -> Result<(), String> {
-    match map.contains_key("precompiled_charsmap") {
+    let named = map.get("type").and_then(Value::as_str) == Some("Precompiled");
+    match named || map.contains_key("precompiled_charsmap") {
         true => Err("a Precompiled normalizer is not read".into()),
         false => Ok(()),
     }
@@ -214,6 +216,10 @@ mod tests {
             ),
             (
                 r#"{"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}"#,
+                "a Precompiled normalizer is not read",
+            ),
+            (
+                r#"{"normalizer": {"type": "Precompiled", "precompiled_charsma0": "AAAA"}}"#,
                 "a Precompiled normalizer is not read",
             ),
         ] {

@@ -271,3 +271,47 @@ fn row_48_a_config_of_impossible_sizes_is_refused_before_anything_is_allocated()
     row.refused("a file of 100 MB", 0, || read(folder.path()));
     insta::assert_snapshot!(row.finish(30));
 }
+
+#[test]
+fn mutated_configs_are_refused_or_have_finite_sizes() {
+    let seeds: Vec<Vec<u8>> = ["bloom", "gpt2", "llama", "mistral", "qwen2"]
+        .iter()
+        .map(|family| sound(family).to_string().into_bytes())
+        .chain([
+            with("llama", json!({"rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0,
+                "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}})).into_bytes(),
+            with("qwen2", json!({"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0,
+                "original_max_position_embeddings": 32768}})).into_bytes(),
+        ])
+        .collect();
+    let mutation = testkit::Mutation {
+        name: "3, config.json to sizes",
+        corpus: "config",
+        seeds: &seeds,
+        pieces: &[
+            b"0",
+            b"1",
+            b"7",
+            b"-1",
+            b"16777216",
+            b"16777217",
+            b"1e308",
+            b"1e-320",
+            b"0.5",
+            b"null",
+            b"true",
+            b"[]",
+            b"{}",
+            b"\"linear\"",
+            b"\"yarn\"",
+            b"\"llama3\"",
+            b"\"dynamic\"",
+            b"NaN",
+            b"Infinity",
+            b"\"head_dim\": 64,",
+        ],
+        rounds: 200_000,
+        limit: std::time::Duration::from_secs(10),
+    };
+    mutation.run(lowrank_model::fuzzing::fuzz_config);
+}
