@@ -1,7 +1,8 @@
 //! Causal softmax attention over a packed stream, forward and backward.
 //!
-//! One task is one head of one segment. Keys are packed transposed and values row by row, so that
-//! scores and outputs are products of small dense matrices (`tile`); a block of query rows holds its
+//! One task is one head of one segment. Keys are packed transposed, in panels, and values row by row, so that
+//! scores and outputs are products of small dense matrices (`tile`), a panel of keys at a time and, where the panel
+//! reaches past the queries, only the stairs below the diagonal; a block of query rows holds its
 //! scores over all its keys, and the backward pass makes them again from the saved log-sum-exp
 //! (Dao et al. 2022, arXiv:2205.14135). `ALiBi` (Press et al. 2021, arXiv:2108.12409) is added as
 //! `-slope · distance`, which keeps scores small where `slope · position` would round them.

@@ -1,7 +1,7 @@
 //! The gradient of one key and value head, over all segments that share its keys.
 
 use super::forward::{IOTA, Seen};
-use super::pack::{straight, transposed, with_scratch};
+use super::pack::{PANEL, panels, panels_len, straight, with_scratch};
 use super::tile::{Left, ROWS, Right, product};
 use super::{Segment, Shape};
 use crate::share::SharedMat;
@@ -29,19 +29,30 @@ struct Packed<'s> {
     /// Keys, a multiple of sixteen.
     padded: usize,
     keys: &'s [f32],
-    keys_transposed: &'s [f32],
-    values_transposed: &'s [f32],
+    key_panels: &'s [f32],
+    value_panels: &'s [f32],
     dkeys: &'s mut [f32],
     dvalues: &'s mut [f32],
 }
 
-/// What a block of queries works in.
+/// What a block of queries works in: whole rows, and one panel's scores.
 struct Block<'s> {
     queries: &'s mut [f32],
     douts: &'s mut [f32],
     dqueries: &'s mut [f32],
     weights: &'s mut [f32],
     dweights: &'s mut [f32],
+}
+
+/// A block's queries.
+struct Asking {
+    head: usize,
+    rows: Range<usize>,
+    /// Rows, rounded up to whole tiles.
+    count: usize,
+    seen: Seen,
+    /// Of each row, `dout·out`.
+    deltas: [f32; BLOCK],
 }
 
 /// A family with its scratch; see `forward::Work`.
@@ -56,8 +67,8 @@ impl Family<'_> {
         let size = self.shape.head_dim;
         let width = size.next_multiple_of(LANES);
         let padded = self.segments.iter().map(padded).max().unwrap_or(0);
-        let (rows, turned) = (padded * width, size * padded);
-        let (block, square) = (BLOCK * width, BLOCK * padded);
+        let (rows, turned) = (padded * width, panels_len(padded, size));
+        let (block, square) = (BLOCK * width, BLOCK * PANEL);
         let sizes = [
             rows, turned, turned, rows, rows, block, block, block, square, square,
         ];
@@ -101,8 +112,8 @@ impl Kernel for Work<'_, '_> {
             let mut packed = Packed {
                 padded: padded(segment),
                 keys: k,
-                keys_transposed: kt,
-                values_transposed: vt,
+                key_panels: kt,
+                value_panels: vt,
                 dkeys: dk,
                 dvalues: dv,
             };
@@ -131,8 +142,8 @@ impl Family<'_> {
             width,
             padded,
         );
-        transposed(v, self.qkv, rows.clone(), key, kt, padded);
-        transposed(v, self.qkv, rows, value, vt, padded);
+        panels(v, self.qkv, rows.clone(), key, kt);
+        panels(v, self.qkv, rows, value, vt);
     }
 
     /// Adds the segment's part to the gradients of its keys and values, writes those of its queries and
@@ -176,67 +187,82 @@ impl Family<'_> {
         let size = shape.head_dim;
         let width = size.next_multiple_of(LANES);
         let count = rows.len().next_multiple_of(ROWS);
-        let position = segment.prefix_len() + rows.start - segment.start;
-        let seen = Seen::new(shape, position, rows.len(), packed.padded);
-        let (span, stride) = (seen.span, packed.padded);
         let both = || [rows.clone(), 0..0];
         let outs = head * size..(head + 1) * size;
         let query = shape.columns(shape.query, head);
+        let queries = &mut *block.queries;
         straight(
             v,
             self.qkv,
             both(),
             query.clone(),
             1.0,
-            block.queries,
+            queries,
             width,
             count,
         );
-        straight(v, self.dout, both(), outs, 1.0, block.douts, width, count);
-
-        let row_major = |data| Left {
-            data,
-            row: width,
-            column: 1,
-        };
-        let keys = Right {
-            data: &packed.keys_transposed[seen.first..],
-            stride,
-        };
-        let scores = [count, span, size];
-        product(
-            v,
-            scores,
-            row_major(block.queries),
-            keys,
-            block.weights,
-            span,
-            false,
-        );
-        let values = Right {
-            data: &packed.values_transposed[seen.first..],
-            stride,
-        };
-        product(
-            v,
-            scores,
-            row_major(block.douts),
-            values,
-            block.dweights,
-            span,
-            false,
-        );
-        for i in 0..rows.len() {
-            self.row(v, head, rows.start + i, i, &seen, block);
+        let douts = &mut *block.douts;
+        straight(v, self.dout, both(), outs.clone(), 1.0, douts, width, count);
+        let mut deltas = [0.0; BLOCK];
+        for (row, delta) in rows.clone().zip(&mut deltas) {
+            let (out, dout) = (self.out.row(row), self.dout.row(row));
+            *delta = dot(v, &out[outs.clone()], &dout[outs.clone()]);
         }
-        block.weights[rows.len() * span..count * span].fill(0.0);
-        block.dweights[rows.len() * span..count * span].fill(0.0);
-
-        gather(v, [span, width, count], seen.first * width, packed, block);
+        let position = segment.prefix_len() + rows.start - segment.start;
+        let asking = Asking {
+            head,
+            count,
+            seen: Seen::new(shape, position, rows.len(), packed.padded),
+            rows: rows.clone(),
+            deltas,
+        };
+        for panel in asking.seen.panels() {
+            self.scores(v, &asking, &panel, packed, block);
+            for i in 0..rows.len() {
+                self.row(v, &asking, i, &panel, block);
+            }
+            for part in [&mut *block.weights, &mut *block.dweights] {
+                part[rows.len() * PANEL..count * PANEL].fill(0.0);
+            }
+            gather(v, &asking, &panel, width, packed, block);
+        }
         for (i, row) in rows.enumerate() {
             // SAFETY: each task has its own rows and heads.
             let to = unsafe { self.dqkv.part(row, query.clone()) };
             to.copy_from_slice(&block.dqueries[i * width..][..size]);
+        }
+    }
+
+    /// A panel's scores and the gradients of its weights, before scale and slope.
+    #[inline(always)]
+    fn scores<V: Vector>(
+        &self,
+        v: V,
+        asking: &Asking,
+        panel: &Range<usize>,
+        packed: &Packed<'_>,
+        block: &mut Block<'_>,
+    ) {
+        let size = self.shape.head_dim;
+        let parts = [
+            (&*block.queries, packed.key_panels, &mut *block.weights),
+            (&*block.douts, packed.value_panels, &mut *block.dweights),
+        ];
+        for (rows, panels, to) in parts {
+            let left = Left {
+                data: rows,
+                row: size.next_multiple_of(LANES),
+                column: 1,
+            };
+            let right = Right {
+                data: &panels[panel.start * size..],
+                stride: PANEL,
+            };
+            for (rows, keys_seen) in asking.seen.stairs(panel, asking.count) {
+                let sides = [rows.len(), keys_seen, size];
+                let to = &mut to[rows.start * PANEL..];
+                product(v, sides, left.behind(rows.start), right, to, PANEL, false);
+            }
         }
     }
 
@@ -245,31 +271,24 @@ impl Family<'_> {
     fn row<V: Vector>(
         &self,
         v: V,
-        head: usize,
-        token: usize,
+        asking: &Asking,
         i: usize,
-        seen: &Seen,
+        panel: &Range<usize>,
         block: &mut Block<'_>,
     ) {
         let shape = self.shape;
-        let size = shape.head_dim;
-        let outs = head * size..(head + 1) * size;
-        let delta = dot(
-            v,
-            &self.out.row(token)[outs.clone()],
-            &self.dout.row(token)[outs],
-        );
-        let (delta, scale) = (v.splat(delta), v.splat(shape.scale));
-        let slope = v.splat(shape.slope(head));
-        let lse = v.splat(self.lse[token * shape.heads + head]);
-        let weights = &mut block.weights[i * seen.span..][..seen.span];
-        let dweights = &mut block.dweights[i * seen.span..][..seen.span];
-        let visible = seen.visible(shape, i);
+        let (delta, scale) = (v.splat(asking.deltas[i]), v.splat(shape.scale));
+        let slope = v.splat(shape.slope(asking.head));
+        let token = asking.rows.start + i;
+        let lse = v.splat(self.lse[token * shape.heads + asking.head]);
+        let keys_seen = asking.seen.looked_at(panel, i / LANES);
+        let weights = &mut block.weights[i * PANEL..][..keys_seen];
+        let dweights = &mut block.dweights[i * PANEL..][..keys_seen];
+        let own = asking.seen.distance(i, panel);
         let (p_lanes, _) = weights.as_chunks_mut::<LANES>();
         let (d_lanes, _) = dweights.as_chunks_mut::<LANES>();
         for (j, (p, d)) in p_lanes.iter_mut().zip(d_lanes).enumerate() {
-            let from_own = (j * LANES) as f32 - seen.distance(i);
-            let distance = v.add(v.load(&IOTA), v.splat(from_own));
+            let distance = v.add(v.load(&IOTA), v.splat((j * LANES) as f32 - own));
             let score = v.fma(slope, distance, v.mul(v.load(p), scale));
             let weight = exp(v, v.sub(score, lse));
             let change = v.mul(v.mul(weight, v.sub(v.load(d), delta)), scale);
@@ -277,8 +296,7 @@ impl Family<'_> {
             v.store(change, d);
         }
         for part in [weights, dweights] {
-            part[..visible.start].fill(0.0);
-            part[visible.end..].fill(0.0);
+            asking.seen.hide(shape, i, panel, part, 0.0);
         }
     }
 
@@ -298,63 +316,55 @@ impl Family<'_> {
     }
 }
 
-/// The block's gradients: `dv += pᵀ·dout`, `dk += dsᵀ·q`, `dq = ds·k`.
-///
-/// * `size`: keys looked at, width of a row, query rows; `from`: where the first of the keys starts.
+/// A panel's part of the gradients: `dv += pᵀ·dout`, `dk += dsᵀ·q`, `dq += ds·k`.
 #[inline(always)]
 fn gather<V: Vector>(
     v: V,
-    size: [usize; 3],
-    from: usize,
+    asking: &Asking,
+    panel: &Range<usize>,
+    width: usize,
     packed: &mut Packed<'_>,
     block: &mut Block<'_>,
 ) {
-    let [span, width, count] = size;
+    let count = asking.count;
     let wide = |data| Right {
         data,
         stride: width,
     };
-    let turned = |data| Left {
-        data,
-        row: 1,
-        column: span,
-    };
-    let gathered = size;
-    let dvalues = &mut packed.dvalues[from..];
-    product(
-        v,
-        gathered,
-        turned(block.weights),
-        wide(block.douts),
-        dvalues,
-        width,
-        true,
-    );
-    let dkeys = &mut packed.dkeys[from..];
-    product(
-        v,
-        gathered,
-        turned(block.dweights),
-        wide(block.queries),
-        dkeys,
-        width,
-        true,
-    );
-    let left = Left {
+    let parts = [
+        (&*block.weights, &*block.douts, &mut *packed.dvalues),
+        (&*block.dweights, &*block.queries, &mut *packed.dkeys),
+    ];
+    for (weights, rows, to) in parts {
+        // From the row on that is the first to look at them, all look at these keys.
+        let mut key = 0;
+        for (first, keys_seen) in asking.seen.stairs(panel, count) {
+            if keys_seen > key {
+                let turned = Left {
+                    data: &weights[first.start * PANEL + key..],
+                    row: 1,
+                    column: PANEL,
+                };
+                let sides = [keys_seen - key, width, count - first.start];
+                let rows = wide(&rows[first.start * width..]);
+                let to = &mut to[(panel.start + key) * width..];
+                product(v, sides, turned, rows, to, width, true);
+                key = keys_seen;
+            }
+        }
+    }
+    let dweights = Left {
         data: block.dweights,
-        row: span,
+        row: PANEL,
         column: 1,
     };
-    let keys = wide(&packed.keys[from..]);
-    product(
-        v,
-        [count, width, span],
-        left,
-        keys,
-        block.dqueries,
-        width,
-        false,
-    );
+    let keys = wide(&packed.keys[panel.start * width..]);
+    let add = panel.start > asking.seen.first;
+    for (rows, keys_seen) in asking.seen.stairs(panel, count) {
+        let sides = [rows.len(), width, keys_seen];
+        let to = &mut block.dqueries[rows.start * width..];
+        product(v, sides, dweights.behind(rows.start), keys, to, width, add);
+    }
 }
 
 #[inline(always)]

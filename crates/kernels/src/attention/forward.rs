@@ -1,7 +1,7 @@
 //! One query head over its keys.
 
 use super::Shape;
-use super::pack::{straight, transposed, with_scratch};
+use super::pack::{PANEL, panels, panels_len, straight, with_scratch};
 use super::tile::{Left, ROWS, Right, product};
 use crate::share::{SharedMat, SharedSlice};
 use crate::vector::{Kernel, LANES, Vector, dispatch, exp, map};
@@ -48,10 +48,10 @@ impl Head<'_> {
         let keys = self.key_rows[0].len() + self.key_rows[1].len();
         let padded = keys.next_multiple_of(LANES);
         let sizes = [
-            size * padded,
+            panels_len(keys, size),
             padded * width,
             BLOCK * width,
-            BLOCK * padded,
+            BLOCK * keys.next_multiple_of(PANEL),
             BLOCK * width,
         ];
         with_scratch(sizes, |scratch| {
@@ -79,7 +79,7 @@ impl Kernel for Work<'_, '_> {
         } = self;
         let width = head.shape.head_dim.next_multiple_of(LANES);
         let keys = head.key_columns.clone();
-        transposed(v, head.keys, head.key_rows.clone(), keys, kt, padded);
+        panels(v, head.keys, head.key_rows.clone(), keys, kt);
         let columns = head.value_columns.clone();
         let rows = head.key_rows.clone();
         straight(v, head.values, rows, columns, 1.0, values, width, padded);
@@ -123,30 +123,26 @@ impl Head<'_> {
             count,
         );
         let seen = Seen::new(shape, position, rows.len(), padded);
-        let left = Left {
+        let queries = Left {
             data: queries,
             row: width,
             column: 1,
         };
-        let right = Right {
-            data: &kt[seen.first..],
-            stride: padded,
-        };
-        product(
-            v,
-            [count, seen.span, size],
-            left,
-            right,
-            scores,
-            seen.span,
-            false,
-        );
+        for (panel, scores) in seen.panels().zip(scores.chunks_exact_mut(BLOCK * PANEL)) {
+            let keys = Right {
+                data: &kt[panel.start * size..],
+                stride: PANEL,
+            };
+            for (rows, keys_seen) in seen.stairs(&panel, count) {
+                let sides = [rows.len(), keys_seen, size];
+                let to = &mut scores[rows.start * PANEL..];
+                product(v, sides, queries.behind(rows.start), keys, to, PANEL, false);
+            }
+        }
         let mut scales = [0.0; BLOCK];
-        for i in 0..rows.len() {
-            let row = &mut scores[i * seen.span..][..seen.span];
-            seen.mask(shape, i, row);
-            let (sum, lse) = softmax(v, row, shape.slope(self.head), seen.distance(i));
-            scales[i] = 1.0 / sum;
+        for (i, scale) in scales.iter_mut().enumerate().take(rows.len()) {
+            let (sum, lse) = softmax(v, scores, shape, &seen, i, shape.slope(self.head));
+            *scale = 1.0 / sum;
             if let Some(shared) = &self.lse {
                 let at = (rows.start + i) * shape.heads + self.head;
                 // SAFETY: each task has its own rows and head.
@@ -154,25 +150,24 @@ impl Head<'_> {
                 slot[0] = lse;
             }
         }
-        scores[rows.len() * seen.span..count * seen.span].fill(0.0);
-        let left = Left {
-            data: scores,
-            row: seen.span,
-            column: 1,
-        };
-        let right = Right {
-            data: &values[seen.first * width..],
-            stride: width,
-        };
-        product(
-            v,
-            [count, width, seen.span],
-            left,
-            right,
-            sums,
-            width,
-            false,
-        );
+        for (panel, scores) in seen.panels().zip(scores.chunks_exact_mut(BLOCK * PANEL)) {
+            scores[rows.len() * PANEL..count * PANEL].fill(0.0);
+            let weights = Left {
+                data: scores,
+                row: PANEL,
+                column: 1,
+            };
+            let values = Right {
+                data: &values[panel.start * width..],
+                stride: width,
+            };
+            let add = panel.start > seen.first;
+            for (rows, keys_seen) in seen.stairs(&panel, count) {
+                let sides = [rows.len(), width, keys_seen];
+                let to = &mut sums[rows.start * width..];
+                product(v, sides, weights.behind(rows.start), values, to, width, add);
+            }
+        }
         for (i, row) in rows.enumerate() {
             let start = self.head * size;
             // SAFETY: each task has its own rows and head.
@@ -185,57 +180,91 @@ impl Head<'_> {
 
 /// The keys that a block of queries looks at: a run of whole vectors.
 pub(super) struct Seen {
-    /// First key, a multiple of sixteen.
+    /// First key, the first of its panel.
     pub(super) first: usize,
-    /// Keys, a multiple of sixteen.
-    pub(super) span: usize,
+    /// Behind the last, a multiple of sixteen.
+    end: usize,
     /// Position of the block's first query.
     position: usize,
 }
 
 impl Seen {
     pub(super) fn new(shape: &Shape<'_>, position: usize, queries: usize, padded: usize) -> Self {
-        let first = shape.first_seen(position) / LANES * LANES;
-        let end = (position + queries).next_multiple_of(LANES).min(padded);
         Self {
-            first,
-            span: end - first,
+            first: shape.first_seen(position) / PANEL * PANEL,
+            end: (position + queries).next_multiple_of(LANES).min(padded),
             position,
         }
     }
 
-    /// Query i's own key, counted from the run's first.
-    pub(super) fn distance(&self, i: usize) -> f32 {
-        (self.position + i - self.first) as f32
+    /// Runs of keys, a panel each.
+    pub(super) fn panels(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let end = self.end;
+        let starts = (self.first..end).step_by(PANEL);
+        starts.map(move |start| start..(start + PANEL).min(end))
     }
 
-    /// Query i's visible part of the run.
-    pub(super) fn visible(&self, shape: &Shape<'_>, i: usize) -> Range<usize> {
+    /// Of a panel, how many keys the queries `16·step..16·(step + 1)` look at; a multiple of sixteen.
+    pub(super) fn looked_at(&self, panel: &Range<usize>, step: usize) -> usize {
+        let end = (self.position + (step + 1) * LANES).saturating_sub(panel.start);
+        end.next_multiple_of(LANES).min(panel.len())
+    }
+
+    /// Query rows with the keys of a panel that they look at: sixteen at a time where the panel has keys that come
+    /// after them, so that little is computed in vain.
+    pub(super) fn stairs(
+        &self,
+        panel: &Range<usize>,
+        count: usize,
+    ) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let whole = self.looked_at(panel, 0) == panel.len();
+        let rows = if whole { count } else { LANES };
+        (0..count).step_by(rows).map(move |first| {
+            let rows = first..(first + rows).min(count);
+            (rows, self.looked_at(panel, first / LANES))
+        })
+    }
+
+    /// How far query i is behind the first key of a panel.
+    pub(super) fn distance(&self, i: usize, panel: &Range<usize>) -> f32 {
+        (self.position + i) as f32 - panel.start as f32
+    }
+
+    /// Sets what query i does not see of its row in a panel.
+    pub(super) fn hide(
+        &self,
+        shape: &Shape<'_>,
+        i: usize,
+        panel: &Range<usize>,
+        row: &mut [f32],
+        value: f32,
+    ) {
         let position = self.position + i;
-        let first = shape.first_seen(position).max(self.first);
-        first - self.first..position + 1 - self.first
-    }
-
-    fn mask(&self, shape: &Shape<'_>, i: usize, scores: &mut [f32]) {
-        let visible = self.visible(shape, i);
-        scores[..visible.start].fill(f32::NEG_INFINITY);
-        scores[visible.end..].fill(f32::NEG_INFINITY);
+        let inside = |key: usize| key.saturating_sub(panel.start).min(row.len());
+        let visible = inside(shape.first_seen(position))..inside(position + 1);
+        row[..visible.start].fill(value);
+        row[visible.end..].fill(value);
     }
 }
 
-/// Replaces scores by exponentials about their maximum; gives their sum and the log of the whole sum.
+/// Replaces query i's scores by exponentials about their maximum; gives their sum and the log of the whole sum.
 #[inline(always)]
-fn softmax<V: Vector>(v: V, scores: &mut [f32], slope: f32, own: f32) -> (f32, f32) {
-    let (lanes, _) = scores.as_chunks_mut::<LANES>();
+fn softmax<V: Vector>(
+    v: V,
+    scores: &mut [f32],
+    shape: &Shape<'_>,
+    seen: &Seen,
+    i: usize,
+    slope: f32,
+) -> (f32, f32) {
+    let slope = v.splat(slope);
     let mut top = v.splat(f32::NEG_INFINITY);
-    if slope == 0.0 {
-        for x in &*lanes {
-            top = v.max(v.load(x), top);
-        }
-    } else {
-        let slope = v.splat(slope);
-        for (i, x) in lanes.iter_mut().enumerate() {
-            let distance = v.add(v.load(&IOTA), v.splat((i * LANES) as f32 - own));
+    for (panel, scores) in seen.panels().zip(scores.chunks_exact_mut(BLOCK * PANEL)) {
+        let row = &mut scores[i * PANEL..][..seen.looked_at(&panel, i / LANES)];
+        seen.hide(shape, i, &panel, row, f32::NEG_INFINITY);
+        let own = seen.distance(i, &panel);
+        for (lane, x) in row.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let distance = v.add(v.load(&IOTA), v.splat((lane * LANES) as f32 - own));
             let score = v.fma(slope, distance, v.load(x));
             top = v.max(score, top);
             v.store(score, x);
@@ -244,10 +273,13 @@ fn softmax<V: Vector>(v: V, scores: &mut [f32], slope: f32, own: f32) -> (f32, f
     let highest = v.highest(top);
     let top = v.splat(highest);
     let mut sum = v.zero();
-    for x in lanes {
-        let e = exp(v, v.sub(v.load(x), top));
-        sum = v.add(sum, e);
-        v.store(e, x);
+    for (panel, scores) in seen.panels().zip(scores.chunks_exact_mut(BLOCK * PANEL)) {
+        let row = &mut scores[i * PANEL..][..seen.looked_at(&panel, i / LANES)];
+        for x in row.as_chunks_mut::<LANES>().0 {
+            let e = exp(v, v.sub(v.load(x), top));
+            sum = v.add(sum, e);
+            v.store(e, x);
+        }
     }
     let sum = v.sum(sum);
     (sum, (f64::from(highest) + f64::from(sum).ln()) as f32)

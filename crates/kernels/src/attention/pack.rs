@@ -25,29 +25,46 @@ pub(super) fn with_scratch<const N: usize, T>(
     })
 }
 
-/// Rows as columns: `to[e·stride + i]` is element e of row i; columns behind the last row are zero.
+/// Keys of a panel: what a register tile is wide, and as many as one product takes at a time, so that all that
+/// it reads stays in the first cache.
+pub(super) const PANEL: usize = 64;
+
+/// Elements that [`panels`] writes.
+pub(super) fn panels_len(rows: usize, size: usize) -> usize {
+    rows.next_multiple_of(PANEL) * size
+}
+
+/// Rows as columns, in panels: element e of row i is in panel `p = i / PANEL`, at `(p·E + e)·PANEL + i % PANEL`;
+/// up to the next multiple of sixteen, columns behind the last row are zero.
 #[inline(always)]
-pub(super) fn transposed<V: Vector>(
-    _v: V,
+pub(super) fn panels<V: Vector>(
+    v: V,
     from: Mat<'_>,
     rows: [Range<usize>; 2],
     columns: Range<usize>,
     to: &mut [f32],
-    stride: usize,
 ) {
     let count = rows[0].len() + rows[1].len();
-    let mut block = [0usize; LANES];
-    for first in (0..stride).step_by(LANES) {
-        let used = count.saturating_sub(first).min(LANES);
-        for (i, row) in block[..used].iter_mut().enumerate() {
-            *row = row_of(&rows, first + i);
-        }
-        for (e, column) in columns.clone().enumerate() {
-            let to = &mut to[e * stride + first..][..LANES];
-            for (to, row) in to.iter_mut().zip(&block[..used]) {
-                *to = from.data[row * from.stride + column];
+    for first in (0..count).step_by(LANES) {
+        let used = (count - first).min(LANES);
+        let panel = first / PANEL * PANEL * columns.len() + first % PANEL;
+        for e in (0..columns.len()).step_by(LANES) {
+            // Each line of the rows is read once: they would push each other out of the first cache.
+            let mut square = [[0.0; LANES]; LANES];
+            let elements = columns.start + e..(columns.start + e + LANES).min(columns.end);
+            for (i, to) in square[..used].iter_mut().enumerate() {
+                let row = &from.row(row_of(&rows, first + i))[elements.clone()];
+                match row.first_chunk() {
+                    Some(whole) => v.store(v.load(whole), to),
+                    None => to[..row.len()].copy_from_slice(row),
+                }
             }
-            to[used..].fill(0.0);
+            for j in 0..elements.len() {
+                let to = &mut to[panel + (e + j) * PANEL..][..LANES];
+                for (to, row) in to.iter_mut().zip(&square) {
+                    *to = row[j];
+                }
+            }
         }
     }
 }

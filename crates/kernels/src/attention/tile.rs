@@ -13,6 +13,15 @@ pub(super) struct Left<'a> {
     pub(super) column: usize,
 }
 
+impl Left<'_> {
+    /// Row `row` and those behind it.
+    #[inline(always)]
+    pub(super) fn behind(self, row: usize) -> Self {
+        let data = &self.data[row * self.row..];
+        Self { data, ..self }
+    }
+}
+
 /// The right factor: element (k, n) is `data[k·stride + n]`.
 #[derive(Clone, Copy)]
 pub(super) struct Right<'a> {
@@ -20,7 +29,8 @@ pub(super) struct Right<'a> {
     pub(super) stride: usize,
 }
 
-/// `to[m·stride + n] = Σ_k a(m, k)·b(k, n)`, or `+=` with `add`; k ascending.
+/// `to[m·stride + n] = Σ_k a(m, k)·b(k, n)`, k ascending; with `add` the sum goes on from what is there, so that a
+/// product may be cut along k anywhere.
 ///
 /// * `size`: `[M, N, K]` with M a multiple of [`ROWS`] and N of [`LANES`].
 #[inline(always)]
@@ -96,6 +106,14 @@ unsafe fn tile<V: Vector, const N: usize>(
     add: bool,
 ) {
     let mut sums = [[v.zero(); N]; ROWS];
+    if add {
+        for (i, sums) in sums.iter_mut().enumerate() {
+            for (j, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                *sum = v.load(unsafe { lanes(to.as_ptr().add(i * stride + j * LANES)) });
+            }
+        }
+    }
     for k in 0..depth {
         // SAFETY: the caller's promise.
         unsafe {
@@ -115,7 +133,6 @@ unsafe fn tile<V: Vector, const N: usize>(
         for (j, sum) in sums.into_iter().enumerate() {
             // SAFETY: the caller's promise.
             let to = unsafe { &mut *to.as_mut_ptr().add(i * stride + j * LANES).cast::<Lanes>() };
-            let sum = if add { v.add(v.load(to), sum) } else { sum };
             v.store(sum, to);
         }
     }
