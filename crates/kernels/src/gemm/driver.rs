@@ -10,6 +10,9 @@ use std::ops::Range;
 const TASKS_AT_LEAST: usize = 16;
 /// Fewer rows than this would pack a panel for too little work.
 const ROWS_AT_LEAST: usize = 32;
+/// The next panels are fetched while the last so many rows are multiplied: what came earlier would be pushed out of the
+/// second cache again by the rows that stream through it.
+const FETCH_ROWS: usize = 128;
 /// Up to so many rows, a matrix of f32 rows along n is read in place.
 const DIRECT_ROWS: usize = 16;
 /// Elements that are packed before another thread would have woken up.
@@ -288,8 +291,9 @@ impl Plan<'_> {
         buffer: &mut [u32],
         ahead: &mut Ahead,
     ) {
-        let (pack_burst, tile_burst) = self.bursts(unit, rows.len(), ahead.left());
-        ahead.burst = pack_burst;
+        let near = rows.len().min(FETCH_ROWS);
+        let (pack_burst, tile_burst) = self.bursts(unit, near, ahead.left());
+        ahead.burst = if near < rows.len() { 0 } else { pack_burst };
         let k = unit.k.start;
         let mut blocks = [const { None }; Groups::LARGEST];
         let outs = buffer.chunks_mut(self.panel_len());
@@ -299,8 +303,10 @@ impl Plan<'_> {
                 false => self.pack_panel(panel, k, out, ahead),
             });
         }
-        ahead.burst = tile_burst;
         for first in rows.clone().step_by(self.kernel.rows) {
+            if first + near >= rows.end {
+                ahead.burst = tile_burst;
+            }
             let tile_rows = first..rows.end.min(first + self.kernel.rows);
             for block in blocks.iter().flatten() {
                 let tile = self.tile(block, tile_rows.clone(), packed);
