@@ -51,14 +51,17 @@ pub(crate) struct Pass<'a, B: Backend> {
     pub(crate) training: Option<PassKey>,
 }
 
-/// What a forward pass lays by for the backward pass.
+/// What a forward pass is followed by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Keep {
-    /// Nothing: there will be none, or it computes everything again.
+    /// No backward pass through this block: nothing is kept.
     Nothing,
-    /// [`Saved`], beside the output.
+    /// A pass with [`Keep::SavedAlone`], from the input: nothing else is kept, and the output has the bits that it has
+    /// with [`Keep::Saved`].
+    Input,
+    /// The backward pass, of [`Saved`].
     Saved,
-    /// [`Saved`] again, of a block whose output is known: what makes nothing but the output is left out.
+    /// The same, of a block whose output is known: what makes nothing but the output is left out.
     SavedAlone,
 }
 
@@ -105,7 +108,7 @@ enum Hidden<Before, Slopes> {
 
 impl Keep {
     fn saves(self) -> bool {
-        self != Self::Nothing
+        matches!(self, Self::Saved | Self::SavedAlone)
     }
 }
 
@@ -316,7 +319,8 @@ impl<B: Backend> Block<B> {
         keep: Keep,
     ) -> (B::Buf, Option<HiddenKept<B>>) {
         let Pass { backend, spec, .. } = *pass;
-        if keep.saves() && !spec.gated_mlp && !self.mlp_output.needs_input() {
+        // A value made beside its slope may differ from one made alone by a unit of the last place.
+        if keep != Keep::Nothing && !spec.gated_mlp && !self.mlp_output.needs_input() {
             let mut active = backend.alloc(count * spec.intermediate_size);
             let write = ViewMut::dense(&mut active, count, spec.intermediate_size);
             let slopes = backend.activation_keep(spec.activation, hidden, write);

@@ -33,19 +33,22 @@ impl<B: Backend> Decoder<B> {
         let mut kept = Vec::with_capacity(self.blocks.len());
         for (number, block) in self.blocks.iter().enumerate() {
             let rows = (number == last).then_some(rows);
-            let learns = floor.stop(number).is_some();
-            let input = (learns && self.activation_checkpointing && number < last)
-                .then(|| Kept::Input(pass.copy(&x)));
-            let keep = if learns && input.is_none() {
-                Keep::Saved
-            } else {
-                Keep::Nothing
-            };
+            let keep = self.keep(number, floor);
+            let input = (keep == Keep::Input).then(|| Kept::Input(pass.copy(&x)));
             let (y, saved) = block.forward(pass, &self.trained, x, rows, keep);
             x = y;
             kept.push(input.or(saved.map(Kept::Saved)).unwrap_or(Kept::Nothing));
         }
         (x, kept)
+    }
+
+    fn keep(&self, number: usize, floor: Floor) -> Keep {
+        let is_last = number == self.blocks.len() - 1;
+        match floor.stop(number) {
+            None => Keep::Nothing,
+            Some(_) if self.activation_checkpointing && !is_last => Keep::Input,
+            Some(_) => Keep::Saved,
+        }
     }
 
     #[expect(
