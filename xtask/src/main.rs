@@ -43,6 +43,8 @@ enum Command {
     },
     /// Lays the real run over PEFT's and the Trainer's, step by step.
     Parity(parity::overlay::ParityArgs),
+    /// Measures our bf16 and torch's from the f64 truth on real rows.
+    Truth(parity::truth::TruthArgs),
     /// Our folders opened by the Python stack, and its folders opened here.
     Roundtrip(parity::roundtrip::RoundtripArgs),
     /// Adapters that strangers published: loaded whole, or refused with the reason.
@@ -61,6 +63,7 @@ fn main() -> Result<()> {
         Command::BenchSide(side) => bench::side(&side),
         Command::DemoBase { keep_trained } => demo::demo_base(keep_trained),
         Command::Parity(args) => parity::overlay::parity(&args),
+        Command::Truth(args) => parity::truth::truth(&args),
         Command::Roundtrip(args) => parity::roundtrip::roundtrip(&args),
         Command::Strangers => parity::strangers::strangers(),
         Command::Goldens => python::goldens(),

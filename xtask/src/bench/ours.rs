@@ -1,7 +1,7 @@
 //! Our side of the race: the training loop on rows of given lengths and random ids, as `bench_peft.py` runs the peer's.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,6 +44,9 @@ pub(crate) struct OursArgs {
     /// Worker threads.
     #[arg(long)]
     threads: Option<usize>,
+    /// One of TrainingArguments, as `name=value`; repeat for several.
+    #[arg(long = "argument", value_name = "NAME=VALUE")]
+    arguments: Vec<String>,
 }
 
 /// Rows of an update.
@@ -68,10 +71,8 @@ pub(crate) fn run(args: &OursArgs) -> Result<()> {
     let plan = peft::get_peft_model(&mut decoder, &tree, &LoraConfig::default(), 42)?;
     let place = tempfile::tempdir()?;
     let steps = args.warmup + args.updates;
-    let arguments = arguments(
-        place.path().join("out").to_string_lossy().into_owned(),
-        steps,
-    );
+    let out = place.path().join("out");
+    let arguments = arguments(&out, steps, &args.arguments)?;
     let rows = Rows {
         lengths,
         opening: args.opening,
@@ -113,9 +114,9 @@ pub(crate) fn run(args: &OursArgs) -> Result<()> {
     Ok(())
 }
 
-fn arguments(output_dir: String, steps: usize) -> TrainingArguments {
-    TrainingArguments {
-        output_dir,
+fn arguments(output_dir: &Path, steps: usize, named: &[String]) -> Result<TrainingArguments> {
+    let mut arguments = TrainingArguments {
+        output_dir: output_dir.to_string_lossy().into_owned(),
         per_device_train_batch_size: 1,
         gradient_accumulation_steps: ROWS_PER_UPDATE,
         max_steps: steps as i64,
@@ -123,7 +124,12 @@ fn arguments(output_dir: String, steps: usize) -> TrainingArguments {
         save_strategy: train::SaveStrategy::No,
         train_sampling_strategy: train::SamplingStrategy::Sequential,
         ..TrainingArguments::default()
+    };
+    for pair in named {
+        let (name, value) = pair.split_once('=').context("an argument is NAME=VALUE")?;
+        arguments.set_text(name, value)?;
     }
+    Ok(arguments)
 }
 
 struct Rows {

@@ -7,3 +7,4 @@ pub(crate) mod places;
 pub(crate) mod roundtrip;
 mod sides;
 pub(crate) mod strangers;
+pub(crate) mod truth;
