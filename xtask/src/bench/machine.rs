@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use anyhow::Result;
-use kernels::{Context, Isa, peak};
+use kernels::{Context, Isa, peak, sustained};
 use serde_json::{Value, json};
 
 use super::race::measure;
@@ -12,12 +12,14 @@ use super::race::measure;
 /// Larger than any cache, in numbers of eight bytes.
 const BUFFER: usize = 64 << 20;
 const RUNS: usize = 7;
+const SUSTAINED_SECONDS: f64 = 1.0;
 
 /// Measures and prints one line of JSON.
 pub(crate) fn print() {
     let context = Context::default();
     let threads = context.threads.count();
     let peak = peak(&context);
+    let one = Context::new(Some(1), None);
     println!(
         "{}",
         json!({
@@ -25,6 +27,8 @@ pub(crate) fn print() {
             "isa": format!("{:?}", Isa::detect()),
             "peak_f32_gflops": peak.f32_gflops,
             "peak_bf16_gflops": peak.bf16_gflops,
+            "sustained_gflops": sustained(&context, SUSTAINED_SECONDS),
+            "sustained_by_one_gflops": sustained(&one, SUSTAINED_SECONDS),
             "read_gbytes_per_s": read_bandwidth(threads, BUFFER),
         })
     );
@@ -65,9 +69,12 @@ pub(crate) fn measure_and_say(mut side: Command) -> Result<Value> {
     let found = measure(&mut side)?;
     let of = |key: &str| found[key].as_f64().unwrap_or(f64::NAN);
     println!(
-        "\n{}; peak of the cores {:.0} GFLOP/s in bf16, {:.0} in f32; memory is read at {:.1} GB/s",
+        "\n{}; peak of the cores {:.0} GFLOP/s in bf16 ({:.0} for a second on end, one core alone {:.0}), {:.0} in f32; memory \
+         is read at {:.1} GB/s",
         description(),
         of("peak_bf16_gflops"),
+        of("sustained_gflops"),
+        of("sustained_by_one_gflops"),
         of("peak_f32_gflops"),
         of("read_gbytes_per_s")
     );

@@ -82,6 +82,7 @@ pub(crate) fn run(args: &OursArgs) -> Result<()> {
     let run_plan = Plan::new(&arguments, rows.len(), None)?;
     let mut clock = Clock {
         ends: vec![Instant::now()],
+        cpu: Vec::new(),
         first: None,
         tokens: Vec::new(),
         losses: Vec::new(),
@@ -162,6 +163,8 @@ impl Examples for Rows {
 
 struct Clock {
     ends: Vec<Instant>,
+    /// [`cpu_seconds`] at each of `ends`.
+    cpu: Vec<f64>,
     /// From the launch of the process.
     first: Option<f64>,
     tokens: Vec<u64>,
@@ -171,9 +174,13 @@ struct Clock {
 impl Observer for Clock {
     fn on(&mut self, event: Event<'_>) {
         match event {
-            Event::Begin(_) => self.ends = vec![Instant::now()],
+            Event::Begin(_) => {
+                self.ends = vec![Instant::now()];
+                self.cpu = vec![cpu_seconds().unwrap_or(f64::NAN)];
+            }
             Event::Update(update) => {
                 self.ends.push(Instant::now());
+                self.cpu.push(cpu_seconds().unwrap_or(f64::NAN));
                 self.first
                     .get_or_insert_with(|| since_launch().unwrap_or(f64::NAN));
                 self.tokens.push(update.tokens);
@@ -192,10 +199,12 @@ impl Clock {
             .skip(warmup)
             .collect();
         let tokens = &self.tokens[warmup..];
+        let cpu = self.cpu.last().unwrap_or(&f64::NAN) - self.cpu[warmup];
         json!({
             "seconds_per_update": seconds,
             "tokens": tokens,
             "tokens_per_second": tokens.iter().sum::<u64>() as f64 / seconds.iter().sum::<f64>(),
+            "cores_busy": cpu / seconds.iter().sum::<f64>(),
             "first_update_seconds": self.first,
             "peak_rss_bytes": status_bytes("VmHWM:").ok(),
             "losses": self.losses,
@@ -216,22 +225,34 @@ pub(crate) fn status_bytes(name: &str) -> Result<u64> {
 
 /// Seconds since this process was started, as the peer counts them.
 pub(crate) fn since_launch() -> Result<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // Field 22; the second one may hold spaces, and ends with the last parenthesis.
-    let ticks: f64 = stat
-        .rsplit(')')
-        .next()
-        .and_then(|rest| rest.split_whitespace().nth(19))
-        .context("stat")?
-        .parse()?;
+    let [start] = stat_seconds([22])?;
     let uptime = std::fs::read_to_string("/proc/uptime")?;
     let uptime: f64 = uptime
         .split_whitespace()
         .next()
         .context("no uptime")?
         .parse()?;
-    // Linux counts in hundredths whatever its own clock does.
-    Ok(uptime - ticks / 100.0)
+    Ok(uptime - start)
+}
+
+/// Seconds of the cores that this process has had, the system's for it among them.
+fn cpu_seconds() -> Result<f64> {
+    let [user, system] = stat_seconds([14, 15])?;
+    Ok(user + system)
+}
+
+/// Times of `/proc/self/stat`, by the numbers of their fields.
+fn stat_seconds<const N: usize>(fields: [usize; N]) -> Result<[f64; N]> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The second field may hold spaces, and ends with the last parenthesis.
+    let rest = stat.rsplit(')').next().context("stat")?;
+    let rest: Vec<&str> = rest.split_whitespace().collect();
+    let mut seconds = [0.0; N];
+    for (seconds, field) in seconds.iter_mut().zip(fields) {
+        // Linux counts in hundredths whatever its own clock does.
+        *seconds = rest.get(field - 3).context("stat")?.parse::<f64>()? / 100.0;
+    }
+    Ok(seconds)
 }
 
 #[cfg(test)]

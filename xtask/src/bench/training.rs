@@ -16,6 +16,8 @@ use super::rows::{Base, Training};
 
 /// Updates before those that are timed.
 const WARMUP: usize = 1;
+/// Of a row, where all are alike.
+const FLAT_TOKENS: usize = 64;
 const RATE: Metric = more("tokens/s", "tokens_per_second");
 const FIRST: Metric = less("launch → first update, s", "first_update_seconds", 1.0);
 
@@ -151,6 +153,7 @@ pub(crate) fn threads(race: &Race) -> Result<()> {
     let reach = (all == "2").then_some(Reach::Ratio(1.85));
     let metrics = [
         (RATE, reach),
+        (more("cores busy", "cores_busy"), None),
         (FIRST, None),
         (PEAK_MEMORY, None),
         (OWN_MEMORY, None),
@@ -165,12 +168,20 @@ pub(crate) fn threads(race: &Race) -> Result<()> {
     Ok(())
 }
 
-/// Ours with five times the updates against ours with once.
+/// Ours with five times the updates against ours with once; rows of one length, so that all updates are of one size.
 pub(crate) fn flat(race: &Race) -> Result<()> {
     race.machine()?;
     let dtype = race.dtype.as_deref().unwrap_or("bfloat16");
-    let [few, many] = [race.updates, 5 * race.updates].map(|updates| mission(race, updates));
-    let (few, many) = (few?, many?);
+    let rows = lengths::fixed(FLAT_TOKENS);
+    let lengths = lengths::write(&rows, race.scratch.join("lengths.json"))?;
+    let model = race.model()?;
+    let with = |updates| Run {
+        model: model.clone(),
+        lengths: lengths.clone(),
+        opening: race.opening,
+        updates,
+    };
+    let [few, many] = [race.updates, 5 * race.updates].map(with);
     let pairs = Pairs::run(
         race.runs,
         || measure(&mut few.tell(race.ours(), dtype)),

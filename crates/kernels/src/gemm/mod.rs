@@ -40,7 +40,7 @@ mod tests;
 pub use lowrank::{LoraFactors, LoraGradients, lora_backward, lora_forward};
 pub use mat::{Mat, MatMut};
 pub use outer::gemm_tn;
-pub use peak::{Peak, peak};
+pub use peak::{Peak, peak, sustained};
 
 use crate::{Context, Stored};
 

@@ -14,14 +14,16 @@ pub struct Peak {
 
 /// Tasks a thread of one run, so that a thread that is kept waiting costs little.
 const TASKS: usize = 8;
+/// Rounds of a task, some 30 µs: short enough that a busy machine leaves a few runs undisturbed.
+const ROUNDS: usize = 6_000;
 /// Runs, of which the best counts.
 const RUNS: usize = 100;
 
 /// Runs a loop of multiply-adds on registers for some 30 ms each and takes the best slice.
 pub fn peak(ctx: &Context) -> Peak {
-    let f32_gflops = best(ctx, float_loop(ctx.isa));
+    let f32_gflops = best(ctx, &float_loop(ctx.isa));
     let bf16_gflops = match bf16_loop(ctx.isa) {
-        Some(kernel) => best(ctx, kernel),
+        Some(kernel) => best(ctx, &kernel),
         None => f32_gflops,
     };
     Peak {
@@ -39,20 +41,32 @@ struct Timed {
     flops_per_round: usize,
 }
 
-fn best(ctx: &Context, timed: Timed) -> f64 {
+/// The same bf16 loop (f32's where it is emulated) for so many seconds on end, in GFLOP/s: what is left of the peak when
+/// the clock has settled and neighbours take their share.
+pub fn sustained(ctx: &Context, seconds: f64) -> f64 {
+    let timed = bf16_loop(ctx.isa).unwrap_or_else(|| float_loop(ctx.isa));
+    let (start, mut runs, mut passed) = (Instant::now(), 0, 0.0);
+    while passed < seconds {
+        let _ = rate(ctx, &timed);
+        runs += 1;
+        passed = start.elapsed().as_secs_f64();
+    }
+    (runs * ctx.threads.count() * TASKS * ROUNDS * timed.flops_per_round) as f64 / passed * 1e-9
+}
+
+fn best(ctx: &Context, timed: &Timed) -> f64 {
+    (0..RUNS).map(|_| rate(ctx, timed)).fold(0.0, f64::max)
+}
+
+fn rate(ctx: &Context, timed: &Timed) -> f64 {
     let threads = ctx.threads.count();
-    // Some 30 µs a task: short enough that a busy machine leaves a few runs undisturbed.
-    let rounds = 6_000;
-    let rate = |_| {
-        let start = Instant::now();
-        ctx.threads.run(threads * TASKS, |_| {
-            // SAFETY: chosen for the context's instruction set, which this processor has.
-            std::hint::black_box(unsafe { (timed.kernel)(std::hint::black_box(rounds)) });
-        });
-        let flops = threads * TASKS * rounds * timed.flops_per_round;
-        flops as f64 / start.elapsed().as_secs_f64() * 1e-9
-    };
-    (0..RUNS).map(rate).fold(0.0, f64::max)
+    let start = Instant::now();
+    ctx.threads.run(threads * TASKS, |_| {
+        // SAFETY: chosen for the context's instruction set, which this processor has.
+        std::hint::black_box(unsafe { (timed.kernel)(std::hint::black_box(ROUNDS)) });
+    });
+    let flops = threads * TASKS * ROUNDS * timed.flops_per_round;
+    flops as f64 / start.elapsed().as_secs_f64() * 1e-9
 }
 
 fn float_loop(isa: Isa) -> Timed {
