@@ -171,6 +171,52 @@ mod tests {
         }
     }
 
+    /// Any file, until it is written.
+    #[derive(Debug)]
+    struct Panics;
+
+    impl Write for Panics {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            panic!("while writing");
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl io::Read for Panics {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Ok(0)
+        }
+    }
+
+    impl io::Seek for Panics {
+        fn seek(&mut self, _: io::SeekFrom) -> io::Result<u64> {
+            Ok(0)
+        }
+    }
+
+    impl FsFile for Panics {
+        fn sync(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn set_len(&mut self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_thread_is_an_error_of_the_writer_and_nobody_waits_for_ever() {
+        for blocks in [1, BLOCKS + 4] {
+            let mut file = WriteBehind::new(Box::new(Panics));
+            let written = file.write_all(&vec![1; blocks * BLOCK_BYTES]);
+            let ended = written.and_then(|()| file.finish().map(drop));
+            assert_eq!(ended.unwrap_err().to_string(), gone().to_string());
+        }
+    }
+
     #[test]
     fn blocks_are_aligned() {
         let block = Block::new();

@@ -77,7 +77,9 @@ impl Disk {
         Self { fs }
     }
 
+    /// Asked anew for each operation.
     pub(crate) fn fs(&self) -> &dyn Fs {
+        crate::faults::operate();
         &*self.fs
     }
 
@@ -91,13 +93,13 @@ impl Disk {
     /// [`DurableError::Io`], for example where a parent may not be searched.
     pub fn stat(&self, path: impl AsRef<Path>) -> Result<Option<Stat>> {
         let path = path.as_ref();
-        self.fs
+        self.fs()
             .stat(path)
             .map_err(|source| DurableError::io("look at", path, source))
     }
 
     pub(crate) fn stat_link(&self, path: &Path) -> Result<Option<Stat>> {
-        self.fs
+        self.fs()
             .stat_link(path)
             .map_err(|source| DurableError::io("look at", path, source))
     }
@@ -169,7 +171,7 @@ impl Disk {
         let path = path.as_ref();
         let size_bytes = self.expect_file(path)?.size_bytes;
         let file = self
-            .fs
+            .fs()
             .open_read(path)
             .map_err(|source| DurableError::io("open", path, source))?;
         Ok(ReadFile { file, size_bytes })
@@ -227,7 +229,7 @@ impl Disk {
     pub fn map(&self, path: impl AsRef<Path>) -> Result<Mapped> {
         let path = path.as_ref();
         self.expect_file(path)?;
-        self.fs
+        self.fs()
             .map(path)
             .map_err(|source| DurableError::io("map", path, source))
     }
@@ -240,7 +242,7 @@ impl Disk {
         let folder = path.as_ref();
         self.expect_folder(folder)?;
         let names = self
-            .fs
+            .fs()
             .list(folder)
             .map_err(|source| DurableError::io("list", folder, source))?;
         let mut entries = Vec::with_capacity(names.len());
@@ -292,7 +294,7 @@ impl Disk {
     }
 
     pub(crate) fn sync_folder(&self, path: &Path) -> Result<()> {
-        self.fs
+        self.fs()
             .sync_folder(path)
             .map_err(|source| DurableError::Sync {
                 path: path.to_owned(),
@@ -307,7 +309,7 @@ impl Disk {
     /// [`DurableError::Io`].
     pub fn free_space(&self, path: impl AsRef<Path>) -> Result<Option<u64>> {
         let path = self.nearest_folder(path.as_ref())?;
-        self.fs
+        self.fs()
             .free_space(path)
             .map_err(|source| DurableError::io("ask the free space of", path, source))
     }

@@ -133,6 +133,17 @@ pub trait FsFile: Read + Write + Seek + Send + Sync + fmt::Debug {
     fn set_len(&mut self, len: u64) -> io::Result<()>;
 }
 
+/// Who fills a folder.
+#[derive(Debug)]
+pub enum Hold {
+    /// Nobody did; from now on this process does, for as long as it keeps this.
+    Mine(Box<dyn FsFile>),
+    /// A process that lives.
+    Theirs,
+    /// The system does not say.
+    Unknown,
+}
+
 /// A file system. [`crate::RealFs`] is the real one.
 #[expect(missing_docs, reason = "each is the system's operation of that name")]
 #[allow(clippy::missing_errors_doc, reason = "each fails as the system says")]
@@ -154,6 +165,8 @@ pub trait Fs: Send + Sync + fmt::Debug {
     /// Opens for reading and writing, created where absent, and locks for as long as the file is open, or
     /// until the process dies. The flag says whether the lock was had; if not, the file can only be read.
     fn try_lock(&self, path: &Path) -> io::Result<(Box<dyn FsFile>, bool)>;
+    /// Locks a folder, where nobody else has; as a file's, the lock ends with its process.
+    fn hold_folder(&self, path: &Path) -> io::Result<Hold>;
     fn map(&self, path: &Path) -> io::Result<Mapped>;
     fn create_folder(&self, path: &Path) -> io::Result<()>;
     /// Fails with `AlreadyExists` where anything has the new path.

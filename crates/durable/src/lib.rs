@@ -30,6 +30,7 @@ mod mapped;
 mod real;
 mod staged;
 mod store;
+mod strays;
 mod writing;
 
 use std::path::Path;
@@ -37,7 +38,7 @@ use std::path::Path;
 pub use digest::{Hasher, sha256_hex};
 pub use disk::{Disk, Entry, ReadFile, plain_name};
 pub use error::{DurableError, Result, Skipped};
-pub use fs::{Fs, FsFile, Kind, Point, Stat};
+pub use fs::{Fs, FsFile, Hold, Kind, Point, Stat};
 pub use links::leads_out;
 pub use lock::{FolderLock, Holder};
 pub use log::AppendLog;
@@ -148,6 +149,14 @@ pub fn remove_file(path: impl AsRef<Path>) -> Result<()> {
 /// As [`Disk::remove_folder`].
 pub fn remove_folder(path: impl AsRef<Path>) -> Result<()> {
     Disk::real().remove_folder(path)
+}
+
+/// What was staged for a path and not published; see [`Disk::staged_beside`].
+///
+/// # Errors
+/// As [`Disk::staged_beside`].
+pub fn staged_beside(target: impl AsRef<Path>) -> Result<Vec<Skipped>> {
+    Disk::real().staged_beside(target)
 }
 
 /// Bytes free for this user on the file system of `path`; `None` where the platform does not say.

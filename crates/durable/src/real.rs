@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
 
-use crate::fs::{Fs, FsFile, Kind, Point, Stat};
+use crate::fs::{Fs, FsFile, Hold, Kind, Point, Stat};
 use crate::mapped::Mapped;
 
 /// The real disk.
@@ -74,6 +74,10 @@ impl Fs for RealFs {
             Err(TryLockError::Error(error)) => return Err(error),
         };
         Ok((Box::new(file), locked))
+    }
+
+    fn hold_folder(&self, path: &Path) -> io::Result<Hold> {
+        system::hold_folder(path)
     }
 
     fn map(&self, path: &Path) -> io::Result<Mapped> {
@@ -213,11 +217,21 @@ use plain as one_step;
 #[cfg(unix)]
 mod system {
     pub(super) use super::one_step::{rename_new, swap};
-    use super::{File, io};
+    use super::{File, Hold, TryLockError, io};
     use std::path::Path;
 
     pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+
+    pub(super) fn hold_folder(path: &Path) -> io::Result<Hold> {
+        let folder = File::open(path)?;
+        match folder.try_lock() {
+            Ok(()) => Ok(Hold::Mine(Box::new(folder))),
+            Err(TryLockError::WouldBlock) => Ok(Hold::Theirs),
+            // Some network file systems have no locks.
+            Err(TryLockError::Error(_)) => Ok(Hold::Unknown),
+        }
     }
 
     pub(super) fn free_space(path: &Path) -> io::Result<Option<u64>> {
@@ -228,9 +242,14 @@ mod system {
 
 #[cfg(not(unix))]
 mod system {
-    use super::io;
     pub(super) use super::one_step::{rename_new, swap};
+    use super::{Hold, io};
     use std::path::Path;
+
+    /// Elsewhere a folder cannot be opened, so that it cannot be locked either.
+    pub(super) fn hold_folder(_path: &Path) -> io::Result<Hold> {
+        Ok(Hold::Unknown)
+    }
 
     /// Elsewhere a folder cannot be opened for syncing; the file system's own journal has to do.
     pub(super) fn sync_folder(_path: &Path) -> io::Result<()> {

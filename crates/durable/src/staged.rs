@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::disk::{Disk, parent_of, plain_name, unique};
+use crate::disk::{Disk, parent_of, plain_name};
 use crate::error::{DurableError, Result};
-use crate::fs::Point;
+use crate::fs::{FsFile, Point};
 use crate::manifest::{FileRecord, MANIFEST_NAME, Manifest};
 use crate::writing::NewFile;
 
-/// A folder in the making, beside its final place. Dropped unpublished, it is removed.
+/// A folder in the making, beside its final place. Dropped unpublished, it is removed; what a process that was killed left
+/// there is removed by the next one that starts a folder for the same place.
 #[derive(Debug)]
 pub struct StagedFolder {
     disk: Disk,
@@ -21,6 +22,8 @@ pub struct StagedFolder {
     open: Option<String>,
     condemned: bool,
     published: bool,
+    /// Ends with this process, however it dies: then the folder is a stray.
+    _held: Option<Box<dyn FsFile>>,
 }
 
 impl StagedFolder {
@@ -59,16 +62,14 @@ impl StagedFolder {
     /// # Errors
     /// As [`StagedFolder::beside`].
     pub fn beside_on(disk: &Disk, target: impl AsRef<Path>) -> Result<Self> {
-        let target = target.as_ref();
-        let name = target.file_name().ok_or_else(|| DurableError::BadName {
-            name: target.display().to_string(),
-        })?;
+        disk.sweep_beside(target.as_ref());
+        Self::staged(disk, target.as_ref())
+    }
+
+    /// As [`StagedFolder::beside_on`], where strays are seen to already.
+    pub(crate) fn staged(disk: &Disk, target: &Path) -> Result<Self> {
         disk.create_dir_all(parent_of(target))?;
-        // A sibling, never the system's temporary folder: a rename must stay on one file system.
-        let staging =
-            target.with_file_name(format!(".staging-{}-{}", name.to_string_lossy(), unique()));
-        let created = disk.fs().create_folder(&staging);
-        created.map_err(|source| disk.write_error("create the folder", &staging, 0, source))?;
+        let (staging, held) = disk.create_staging(target)?;
         disk.point(Point::StagingCreated);
         Ok(Self {
             disk: disk.clone(),
@@ -79,6 +80,7 @@ impl StagedFolder {
             open: None,
             condemned: false,
             published: false,
+            _held: held,
         })
     }
 

@@ -117,7 +117,7 @@ impl CheckpointStore {
         fill: &mut impl FnMut(&mut StagedFolder) -> Result<(), E>,
     ) -> Result<Checkpoint, (E, bool)> {
         let path = self.path_of(step);
-        let fresh = StagedFolder::beside_on(&self.disk, &path);
+        let fresh = StagedFolder::staged(&self.disk, &path);
         let mut staged = fresh.map_err(|error| (error.into(), false))?;
         fill(&mut staged).map_err(|error| (error, staged.condemned()))?;
         let sealed = staged.seal_with_manifest(step, digests.clone());
@@ -131,12 +131,13 @@ impl CheckpointStore {
         if !self.disk.present(path)? {
             return staged.publish_sealed();
         }
-        let old = staged.swap_into_place()?;
-        let is_ours = self.disk.present(&old.join(MANIFEST_NAME))?;
-        if is_ours {
-            return self.disk.remove_tree(&old);
+        if !self.disk.present(&path.join(MANIFEST_NAME))? {
+            // Before the swap, which would give it a name that is swept, were this process to die then.
+            self.disk.set_aside(path, path)?;
+            return staged.publish_sealed();
         }
-        self.disk.set_aside(&old, path)
+        let old = staged.swap_into_place()?;
+        self.disk.remove_tree(&old)
     }
 
     /// What is in the run's folder, without verifying files. A run folder that is absent lists nothing.
@@ -151,6 +152,10 @@ impl CheckpointStore {
         for entry in self.disk.list_dir(&self.run)? {
             match class_of(&entry) {
                 Class::Checkpoint => self.enter(entry, &mut listing),
+                Class::LeftOver => {
+                    let why = self.disk.state_of_staged(&entry.path);
+                    listing.strays.push(skipped(entry.path, why));
+                }
                 Class::Stray(why) => listing.strays.push(skipped(entry.path, why)),
                 Class::Foreign => {}
             }
@@ -256,7 +261,8 @@ impl CheckpointStore {
     }
 
     /// Removes what killed runs left in the run's folder: staging and trash folders, half-written files. Only
-    /// under the lock, because another writer's staging looks the same. Returns what was removed.
+    /// under the lock, because another writer's looks the same; a staging folder that a process fills stays all the same.
+    /// Returns what was removed.
     ///
     /// # Errors
     /// As [`CheckpointStore::list`], or [`DurableError::Io`] of a removal.
@@ -283,15 +289,21 @@ impl CheckpointStore {
         if !self.disk.present(folder)? {
             return Ok(removed);
         }
-        for entry in self.disk.list_dir(folder)? {
-            if !is_left_over(&entry) {
-                continue;
+        let mut entries = self.disk.list_dir(folder)?;
+        entries.retain(is_left_over);
+        if !entries.is_empty() {
+            // Whoever died may have renamed one without making that safe: a power cut must not give half of it its name back.
+            self.disk.sync_folder(folder)?;
+        }
+        for entry in entries {
+            let gone = match entry.kind {
+                // Under the run's lock, what no system can tell to be held is not.
+                Kind::Folder => self.disk.remove_staged(&entry.path, true)?,
+                _ => self.disk.remove_file(&entry.path).map(|()| true)?,
+            };
+            if gone {
+                removed.push(entry.path);
             }
-            match entry.kind {
-                Kind::Folder => self.disk.remove_tree(&entry.path)?,
-                _ => self.disk.remove_file(&entry.path)?,
-            }
-            removed.push(entry.path);
         }
         Ok(removed)
     }
@@ -324,13 +336,14 @@ fn split(
 
 enum Class {
     Checkpoint,
+    LeftOver,
     Stray(&'static str),
     Foreign,
 }
 
 fn class_of(entry: &Entry) -> Class {
     if is_left_over(entry) {
-        return Class::Stray("left over from a run that was killed");
+        return Class::LeftOver;
     }
     let Some(number) = entry.name.strip_prefix(PREFIX) else {
         return Class::Foreign;

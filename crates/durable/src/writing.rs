@@ -189,12 +189,13 @@ impl Disk {
     }
 
     /// Makes sure that a folder is there and takes files, by writing and removing one; so a run into a
-    /// read-only place is refused before its first step.
+    /// read-only place is refused before its first step. What a dead process staged for it beside it is removed.
     ///
     /// # Errors
     /// As [`Disk::create_dir_all`] and [`Disk::write_atomic`].
     pub fn prepare_folder(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
+        self.sweep_beside(path);
         self.create_dir_all(path)?;
         // A run that died may have made folders without making their names safe. A parent that may be searched
         // but not read cannot be synced; it is not ours then, and no reason to refuse.

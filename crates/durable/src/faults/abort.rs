@@ -1,6 +1,6 @@
 //! What befalls this process at a named point.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::fs::Point;
@@ -24,6 +24,33 @@ pub fn trap_at(point: Point, nth: u64, action: fn(Point)) {
         action,
     });
     ARMED.store(true, Ordering::Release);
+}
+
+/// Operations left before the trap of [`trap_at_operation`] springs.
+static OPERATIONS: AtomicU64 = AtomicU64::new(u64::MAX);
+static AT_OPERATION: Mutex<Option<fn()>> = Mutex::new(None);
+
+/// Calls `action`, once, at the `nth` operation of this process on a disk, counted from 0: whatever is opened,
+/// looked at, created, renamed or removed. Reading and writing open files are none.
+pub fn trap_at_operation(nth: u64, action: fn()) {
+    *AT_OPERATION.lock().unwrap_or_else(PoisonError::into_inner) = Some(action);
+    OPERATIONS.store(nth, Ordering::Release);
+}
+
+/// Called at each operation of the real disk; costs one load where nothing is armed.
+pub(crate) fn operate() {
+    if OPERATIONS.load(Ordering::Acquire) == u64::MAX {
+        return;
+    }
+    if OPERATIONS.fetch_sub(1, Ordering::AcqRel) != 0 {
+        return;
+    }
+    OPERATIONS.store(u64::MAX, Ordering::Release);
+    let mut action = AT_OPERATION.lock().unwrap_or_else(PoisonError::into_inner);
+    let action = action.take();
+    if let Some(action) = action {
+        action();
+    }
 }
 
 /// Aborts this process there; see [`trap_at`].

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::dice::Dice;
 use super::sim::SimFs;
-use crate::fs::{Fs, FsFile, Point, Stat};
+use crate::fs::{Fs, FsFile, Hold, Point, Stat};
 use crate::mapped::Mapped;
 
 /// The kinds of operation.
@@ -362,6 +362,10 @@ impl Fs for FaultyFs {
     fn try_lock(&self, path: &Path) -> io::Result<(Box<dyn FsFile>, bool)> {
         let (file, locked) = self.run(Op::Lock, path, || self.inner.try_lock(path))?;
         Ok((self.wrap(file, path), locked))
+    }
+
+    fn hold_folder(&self, path: &Path) -> io::Result<Hold> {
+        self.run(Op::Lock, path, || self.inner.hold_folder(path))
     }
 
     fn map(&self, path: &Path) -> io::Result<Mapped> {

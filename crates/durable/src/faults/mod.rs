@@ -14,8 +14,8 @@ mod power;
 mod sim;
 mod tally;
 
-pub(crate) use abort::pass;
-pub use abort::{abort_at, trap_at};
+pub use abort::{abort_at, trap_at, trap_at_operation};
+pub(crate) use abort::{operate, pass};
 pub use dice::Dice;
 pub use faulty::{Failure, FaultyFs, Op, Plan};
 pub use sim::SimFs;

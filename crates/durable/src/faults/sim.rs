@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::fs::{Fs, FsFile, Kind, Stat};
+use crate::fs::{Fs, FsFile, Hold, Kind, Stat};
 use crate::mapped::Mapped;
 
 pub(super) type NodeId = usize;
@@ -391,6 +391,19 @@ impl Fs for SimFs {
         let locked = self.sim().locked.insert(node);
         let usage = if locked { Usage::Lock } else { Usage::Plain };
         Ok((self.open(node, usage), locked))
+    }
+
+    fn hold_folder(&self, path: &Path) -> io::Result<Hold> {
+        let node = {
+            let mut sim = self.sim();
+            let node = sim.find(path)?;
+            sim.entries(node)?;
+            if !sim.locked.insert(node) {
+                return Ok(Hold::Theirs);
+            }
+            node
+        };
+        Ok(Hold::Mine(self.open(node, Usage::Lock)))
     }
 
     fn map(&self, path: &Path) -> io::Result<Mapped> {

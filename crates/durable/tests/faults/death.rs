@@ -1,7 +1,9 @@
-//! A2, A4, B16: the process dies at a named point, at any operation, again and again.
+//! A2, A4, A7, B16: the process dies at a named point, at any operation, again and again.
 
-use durable::faults::{Dice, Plan, SimFs, Tally};
-use durable::{DurableError, FolderLock, Point};
+use std::sync::Arc;
+
+use durable::faults::{Dice, FaultyFs, Plan, SimFs, Tally};
+use durable::{Disk, DurableError, FolderLock, Point, StagedFolder};
 use lowrank_durable as durable;
 
 use crate::world::{RUN, World, check, finish, undisturbed};
@@ -111,4 +113,53 @@ fn lock_is_free_after_death_and_held_before() {
     );
     let after = World::on(world.sim.after_kill());
     FolderLock::take_on(&after.disk, RUN).unwrap();
+}
+
+/// What `merge` and every other command that publishes a folder does.
+fn publish(disk: &Disk) -> durable::Result<()> {
+    let mut staged = StagedFolder::on(disk, "/out/merged")?;
+    staged.write("model.safetensors", &[7; 9_000])?;
+    staged.write("config.json", b"{}")?;
+    staged.publish()
+}
+
+#[test]
+fn death_at_every_operation_of_publishing_leaves_all_or_nothing_and_the_next_writer_sweeps() {
+    let on = |sim: &SimFs, plan: Plan| {
+        let faulty = FaultyFs::on_sim(sim, plan);
+        (Disk::with(Arc::new(faulty.clone())), faulty)
+    };
+    let whole = SimFs::new();
+    let (disk, faulty) = on(&whole, Plan::none());
+    publish(&disk).unwrap();
+    let mut tally = Tally::new();
+    for n in 0..faulty.count() {
+        let sim = SimFs::new();
+        let _ = publish(&on(&sim, Plan::die(n)).0);
+        tally.inject();
+        let found = sim.after_kill();
+        let (disk, what) = (
+            Disk::with(Arc::new(found.clone())),
+            format!("operation {n}"),
+        );
+        let there = disk.exists("/out/merged");
+        if there && found.files() != whole.files() {
+            tally.differ(format!(
+                "{what}: there and not complete, or a stray beside it"
+            ));
+        } else if !there && publish(&disk).is_err() {
+            tally.lose(format!("{what}: the next writer fails"));
+        } else if found.files() != whole.files() || disk.list_dir("/out").unwrap().len() != 1 {
+            tally.differ(format!(
+                "{what}: a stray stays: {:?}",
+                disk.list_dir("/out")
+            ));
+        }
+    }
+    finish(
+        7,
+        "death at every operation of a folder's writer",
+        &tally,
+        15,
+    );
 }
