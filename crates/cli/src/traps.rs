@@ -1,11 +1,12 @@
 //! A switch for the project's own crash tests: what is to befall this process inside a save.
 //!
 //! `LOWRANK_TRAP="abort Renamed 2"` aborts when the third folder has got its name; `panic` panics there, and
-//! `stop` stops the process (SIGSTOP) until it is told to go on. Nobody else has a reason to set it.
+//! `stop` stops the process (SIGSTOP) until it is told to go on. `panic operation 57` panics at the 58th thing that the
+//! process does to files, wherever it is then. Nobody else has a reason to set it.
 
 use anyhow::Result;
 use durable::Point;
-use durable::faults::trap_at;
+use durable::faults::{trap_at, trap_at_operation};
 
 use crate::misuse::Misuse;
 
@@ -24,6 +25,10 @@ pub(crate) fn set_from_environment() -> Result<()> {
     let [action, point, nth] = words[..] else {
         return Err(unknown(&text));
     };
+    if let (["panic", "operation"], Ok(nth)) = ([action, point], nth.parse()) {
+        trap_at_operation(nth, || panic!("a trap at operation"));
+        return Ok(());
+    }
     let action = match action {
         "abort" => |_| std::process::abort(),
         "panic" => |point| panic!("a trap at {point:?}"),

@@ -1,6 +1,8 @@
 //! `lowrank inspect`
 
-use std::path::PathBuf;
+mod run_folder;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -10,15 +12,18 @@ use crate::flags::LoraFlags;
 use crate::output::{self, say};
 use crate::run_file::RunFile;
 
-/// Shows a model: named parameters, module tree, what an adapter would train. Reads no weights.
+/// Shows a model: named parameters, module tree, what an adapter would train; reads no weights. Or a run's output folder.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     /// Model folder; its `config.json` is enough.
-    #[arg(long)]
-    model: PathBuf,
+    #[arg(long, required_unless_present = "output_dir")]
+    model: Option<PathBuf>,
     /// Adapter folder, whose configuration is put on the model.
-    #[arg(long)]
+    #[arg(long, requires = "model")]
     adapter: Option<PathBuf>,
+    /// Instead: output folder of a run, whose checkpoints are verified, and what killed processes left there.
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    output_dir: Option<PathBuf>,
     /// List the named parameters: name, shape, trained or not.
     #[arg(long)]
     names: bool,
@@ -33,6 +38,14 @@ pub(crate) struct InspectArgs {
 }
 
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
+    if let Some(folder) = &args.output_dir {
+        return run_folder::show(folder, args.json);
+    }
+    let model = args.model.as_deref().unwrap_or(Path::new(""));
+    run_folder::note_strays(model)?;
+    if let Some(adapter) = &args.adapter {
+        run_folder::note_strays(adapter)?;
+    }
     let run = RunFile {
         lora: args.lora.lora.clone(),
         ..RunFile::default()
@@ -40,7 +53,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     let config = (!args.lora.lora.is_empty())
         .then(|| run.lora_config())
         .transpose()?;
-    let found = inspect(&args.model, args.adapter.as_deref(), config.as_ref())?;
+    let found = inspect(model, args.adapter.as_deref(), config.as_ref())?;
     found
         .notices
         .iter()

@@ -238,7 +238,9 @@ fn killed_during_the_last_adapter_save_loses_nothing() {
     finish(8, "SIGKILL of the command in its last save", &tally, kills);
 }
 
-/// Nothing of ours runs beside the loop: data, log and save are its own thread. So a panic is forced in the save.
+/// Nothing of ours runs beside the loop: data, log and save are its own thread. So a panic is forced in the save, and, by the
+/// next test, wherever else the command touches a file. (A panic of the threads that compute or write is the caller's:
+/// `kernels::threads`, `durable::behind`.)
 #[test]
 fn a_panic_in_a_save_ends_the_process_and_loses_nothing() {
     let panics = reach(3, 20, 20);
@@ -264,4 +266,43 @@ fn a_panic_in_a_save_ends_the_process_and_loses_nothing() {
         world.ends_the_same(&output, &mut tally, &what);
     }
     finish(10, "panic in the command's save", &tally, panics);
+}
+
+/// Model, tokenizer, rows, log, saves, retention, the last adapter: a panic at any of the things done to files.
+#[test]
+fn a_panic_anywhere_ends_the_process_and_loses_nothing() {
+    let panics = reach(4, 40, 100);
+    let (world, mut tally, mut seed) = (World::new(), Tally::new(), 0);
+    while tally.injected < panics {
+        seed += 1;
+        let (mut dice, output) = (Dice::new(1_000 + seed), format!("anywhere-{seed}"));
+        // A tenth is in the start, where most kinds of files are opened.
+        let nth = if dice.chance(10) {
+            dice.below(60)
+        } else {
+            dice.below(1_500)
+        };
+        let what = format!("operation {nth}");
+        let mut thrown = None;
+        let told = follow(
+            world.trapped(&words(&output, ""), &format!("panic {what}")),
+            |text, _| {
+                if text.contains("a trap at") {
+                    thrown = Some(std::time::Instant::now());
+                }
+            },
+        );
+        if let Some(thrown) = thrown {
+            tally.inject();
+            let late = thrown.elapsed() > Duration::from_secs(5);
+            if told.status.code() != Some(101) || late {
+                tally.differ(format!("{what}: {:?}: {}", told.status, told.text()));
+            }
+        } else if !told.status.success() {
+            tally.differ(format!("{what}, no panic: {}", told.text()));
+        }
+        check(&world.path(&output), told.saved(), &mut tally, &what);
+        world.ends_the_same(&output, &mut tally, &what);
+    }
+    finish(10, "panic anywhere in the command", &tally, panics);
 }

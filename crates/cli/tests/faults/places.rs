@@ -64,7 +64,7 @@ fn a_killed_merge_leaves_all_or_nothing() {
     world.must(&line("want"));
     let (time, want) = (clock.elapsed(), tree(&world.path("want")));
     let inputs = (tree(&world.path("model")), tree(&world.path("lora")));
-    let mut seed = 0;
+    let (mut seed, mut strays) = (0, 0);
     while tally.injected < kills {
         seed += 1;
         let mut dice = Dice::new(700 + seed);
@@ -91,14 +91,79 @@ fn a_killed_merge_leaves_all_or_nothing() {
             tally.differ(format!("{what}: an input changed"));
         }
         if !output.exists() {
+            strays += staged(&world, "merged").len();
             world.must(&line("merged"));
             if tree(&output) != want {
                 tally.differ(format!("{what}: the next merge is another"));
             }
         }
+        if !staged(&world, "merged").is_empty() {
+            tally.differ(format!("{what}: its staging folder stays"));
+        }
         std::fs::remove_dir_all(&output).unwrap();
     }
+    assert!(strays > 0, "the kills miss what they are for");
     finish(7, "SIGKILL and abort of a merge", &tally, kills);
+}
+
+/// What was staged for an output beside it.
+fn staged(world: &World, output: &str) -> Vec<String> {
+    let entries = durable::list_dir(world.path("")).unwrap().into_iter();
+    let prefix = format!(".staging-{output}-");
+    let named = entries.filter(|entry| entry.name.starts_with(&prefix));
+    named.map(|entry| entry.name).collect()
+}
+
+/// One is stopped in its work while another, to the same output, comes and goes.
+#[test]
+fn a_merge_at_work_keeps_its_staging_folder() {
+    let (world, mut tally) = (World::new(), Tally::new());
+    put_tree(&whole().contents, &world.path("lora"));
+    let line = "merge --model model --adapter lora --output merged --no-proof";
+    for point in ["StagingCreated", "FileWritten", "FileSynced"] {
+        let told = follow(
+            world.trapped(line, &format!("stop {point} 0")),
+            |text, child| {
+                if text.starts_with("stopped at") {
+                    await_stop(child);
+                    assert_eq!(staged(&world, "merged").len(), 1);
+                    world.must(line);
+                    if staged(&world, "merged").len() != 1 {
+                        tally.differ(format!("{point}: the living one's folder is gone"));
+                    }
+                    send(child, Signal::CONT);
+                }
+            },
+        );
+        tally.inject();
+        let refused = told.status.code() == Some(1) && told.says("already there");
+        if !refused || !staged(&world, "merged").is_empty() {
+            tally.differ(format!("{point}: {:?}: {}", told.status, told.text()));
+        }
+        std::fs::remove_dir_all(world.path("merged")).unwrap();
+    }
+    finish(7, "two merges into one folder", &tally, 3);
+}
+
+/// `--verify-resume` works beside the output folder; the next run into that folder removes what a dead one left there.
+#[test]
+fn what_a_killed_check_left_beside_the_output_is_removed_by_the_next_run() {
+    let (world, mut tally) = (World::new(), Tally::new());
+    for point in ["StagingCreated 0", "FileSynced 3", "Renamed 1"] {
+        let line = words("checked", "--verify-resume");
+        let told = follow(world.trapped(&line, &format!("abort {point}")), |_, _| {});
+        tally.inject();
+        if told.status.success() || staged(&world, "checked").len() != 1 {
+            tally.differ(format!("{point}: {:?}: {}", told.status, told.text()));
+        }
+        world.must(&words("checked", ""));
+        if !staged(&world, "checked").is_empty() {
+            tally.differ(format!("{point}: it stays"));
+        }
+        same_as_whole(&world.path("checked"), &mut tally, point);
+        std::fs::remove_dir_all(world.path("checked")).unwrap();
+    }
+    finish(29, "strays of a killed check", &tally, 3);
 }
 
 /// A run whose steps need much more than its start.

@@ -265,6 +265,15 @@ fn strays_beside_checkpoints_are_not_looked_at() {
         let copies: Contents = copies.collect();
         put_tree(half(), &path);
         put_tree(&copies, &path);
+        let shown = world.run("inspect --output-dir strays");
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        let mut lines = shown.lines();
+        let named = lines.find(|line| line.starts_with(&format!("stray `strays/{name}`: ")));
+        let removed = named.map(|line| line.contains("the next one that writes there removes it"));
+        let want = (*name != "Checkpoint-70").then_some(ours.contains(name));
+        if removed != want || !shown.contains("3 checkpoints of 3 can be resumed from") {
+            tally.differ(format!("{name}: inspect says: {shown}"));
+        }
         let told = world.must(&words("strays", GO_ON));
         tally.inject();
         if !told.says("checkpoint-30` after step 30")
