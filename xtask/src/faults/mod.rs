@@ -2,6 +2,7 @@
 
 mod rows;
 mod smollm2;
+mod suites;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -14,7 +15,6 @@ use durable::faults::Tally;
 
 use self::rows::ROWS;
 use crate::parity::places;
-use crate::run::program;
 
 /// Package, test target and test of each suite; a test prints its count wherever it likes in a line.
 const SUITES: &[(&str, &str, &str)] = &[
@@ -36,7 +36,8 @@ const REACH: &str = "LOWRANK_FAULTS";
 /// What of the fault list is run.
 #[derive(Debug, Default, Args)]
 pub(crate) struct FaultArgs {
-    /// The counts of the whole list, and fail where a row misses its own: some ten minutes more.
+    /// The counts of the whole list, and fail where a row misses its own; and every other test without a network. Some ten
+    /// minutes more.
     #[arg(long)]
     full: bool,
     /// Instead: 40 updates of SmolLM2-135M in this folder, killed at five random moments and resumed each time, beside
@@ -47,6 +48,9 @@ pub(crate) struct FaultArgs {
     #[arg(long, requires = "smollm2")]
     rows: Option<PathBuf>,
 }
+
+/// The row of programs that run without a network: here each that is run counts.
+const NO_NETWORK: u8 = 86;
 
 /// Counts that name no row.
 const NO_ROW: u8 = 0;
@@ -61,8 +65,19 @@ pub(crate) fn faults(args: &FaultArgs) -> Result<()> {
     }
     let reach = if args.full { "full" } else { "ci" };
     let (mut by_row, mut sum) = (ByRow::new(), Tally::new());
-    for one in SUITES {
-        suite(*one, reach, &mut by_row)?;
+    let (built, offline) = (suites::built()?, suites::can_be_offline());
+    if !offline {
+        println!("row {NO_NETWORK}: skipped: no network namespace");
+    }
+    for (package, target, test) in SUITES {
+        let found = built
+            .iter()
+            .find(|suite| (suite.package.as_str(), suite.target.as_str()) == (*package, *target));
+        let found = found.with_context(|| format!("no test target {target} in {package}"))?;
+        suite(found, test, reach, offline, &mut by_row)?;
+    }
+    if args.full && offline {
+        every_other_offline(&built, &mut by_row)?;
     }
     by_row.values().for_each(|tally| sum.add(tally));
     let missing = table(&by_row, args.full);
@@ -100,27 +115,20 @@ fn table(by_row: &ByRow, full: bool) -> Vec<u8> {
 }
 
 fn suite(
-    (package, target, test): (&str, &str, &str),
+    built: &suites::Suite,
+    test: &str,
     reach: &str,
+    offline: bool,
     by_row: &mut ByRow,
 ) -> Result<()> {
+    let (package, target) = (&built.package, &built.target);
     println!("\n$ {REACH}={reach} cargo test -p {package} --test {target} {test}");
-    let arguments = [
-        "test",
-        "-q",
-        "-p",
-        package,
-        "--test",
-        target,
-        test,
-        "--",
-        "--nocapture",
-    ];
-    let mut child = program("cargo", &arguments)
+    let mut child = built
+        .command(test, offline)
         .env(REACH, reach)
         .stdout(Stdio::piped())
         .spawn()
-        .context("cannot start cargo")?;
+        .context("cannot start a test program")?;
     let mut sum = Tally::new();
     for line in BufReader::new(child.stdout.take().context("no output")?).lines() {
         let line = line?;
@@ -139,5 +147,28 @@ fn suite(
         sum.injected > 0,
         "suite {target} of {package} injected nothing"
     );
+    if offline {
+        by_row.entry(NO_NETWORK).or_default().inject();
+    }
+    Ok(())
+}
+
+/// Row 86: the tests that are no fault suites pass without a network too.
+fn every_other_offline(built: &[suites::Suite], by_row: &mut ByRow) -> Result<()> {
+    let is_suite = |one: &&suites::Suite| {
+        let mut whole = SUITES.iter().filter(|(_, _, test)| test.is_empty());
+        whole.any(|(package, target, _)| one.package == *package && one.target == *target)
+    };
+    for one in built.iter().filter(|one| !is_suite(one)) {
+        println!("\n$ unshare -n {} of {}", one.target, one.package);
+        let status = one.command("", true).status()?;
+        ensure!(
+            status.success(),
+            "{} of {} fails without a network",
+            one.target,
+            one.package
+        );
+        by_row.entry(NO_NETWORK).or_default().inject();
+    }
     Ok(())
 }
