@@ -301,3 +301,84 @@ fn row_53_an_id_beyond_the_tokenizer_is_empty_text() {
     }
     insta::assert_snapshot!(row.finish(5));
 }
+
+/// Some 40 MB each: what the `tokenizers` crate makes of a file takes many times its size, so it must not get to see these.
+#[test]
+fn row_51_refusing_a_large_tokenizer_takes_twice_its_size_at_most() {
+    // First, because making the files takes memory that another table would see.
+    let mut row = Hostile::new("row 51, large tokenizers");
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = folder.path().join("tokenizer.json");
+    let filled = |pointer: &str, open: &str, item: &str, close: &str| {
+        let text = with(pointer, json!("@"));
+        let items = item.repeat((40 << 20) / item.len());
+        text.replace("\"@\"", &format!("{open}{items}{close}"))
+    };
+    let vocab: String = (0..2_000_000)
+        .map(|id| format!("\"t{id}\":{id},"))
+        .collect();
+    let vocab = |last: &str| format!("{{{vocab}{last}}}");
+    let model = |pointer: &str, part: &str| with(pointer, json!("@")).replace("\"@\"", part);
+    let cases = [
+        (
+            "a normalizer of numbers",
+            filled("/normalizer", "[", "1,", "1]"),
+        ),
+        (
+            "a decoder of empty lists",
+            filled("/decoder", "[", "[],", "[]]"),
+        ),
+        (
+            "a model setting of numbers",
+            filled("/model/dropout", "[", "1,", "1]"),
+        ),
+        (
+            "merges that are none",
+            filled("/model/merges", "[", "[[]],", "[]]"),
+        ),
+        (
+            "merges of absent tokens at the end",
+            filled("/model/merges", "[", "\"a b\",", "\"a c\"]"),
+        ),
+        (
+            "added tokens of numbers",
+            filled("/added_tokens", "[", "1,", "1]"),
+        ),
+        (
+            "one text of escapes",
+            filled("/post_processor", "\"", "\\u0041", "\""),
+        ),
+        ("a file of brackets", filled("/pre_tokenizer", "", "[", "")),
+        (
+            "a large vocabulary whose last id is too large",
+            model("/model/vocab", &vocab("\"x\":16777216")),
+        ),
+        (
+            "a large vocabulary whose last id is none",
+            model("/model/vocab", &vocab("\"x\":[]")),
+        ),
+        (
+            "a large vocabulary of a model that there is not",
+            model("/model/vocab", &vocab("\"x\":2000000")).replace("\"BPE\"", "\"LSTM\""),
+        ),
+        (
+            "a large vocabulary and a bad decoder",
+            model(
+                "/model/vocab",
+                &vocab("\"a\":7,\"b\":8,\"ab\":9,\"Ġ\":10,\"Ġa\":11"),
+            )
+            .replace(
+                "\"decoder\":{\"type\":\"ByteLevel\"",
+                "\"decoder\":{\"type\":\"Neither\"",
+            ),
+        ),
+    ];
+    let strip = |said: String| said.replace(&format!("{}/", folder.path().display()), "");
+    for (name, text) in &cases {
+        std::fs::write(&path, text).expect("a temporary folder can be written");
+        row.refused(name, text.len(), || {
+            encode(folder.path(), "a").map_err(&strip)
+        });
+    }
+    insta::assert_snapshot!(row.finish(12));
+}
