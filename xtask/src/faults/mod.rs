@@ -33,11 +33,14 @@ const SUITES: &[(&str, &str, &str)] = &[
 /// How far the suites go; they read it from this variable of the environment.
 const REACH: &str = "LOWRANK_FAULTS";
 
+/// How long the mutators run.
+const FUZZ_SECONDS: &str = "LOWRANK_FUZZ_SECONDS";
+
 /// What of the fault list is run.
 #[derive(Debug, Default, Args)]
 pub(crate) struct FaultArgs {
-    /// The counts of the whole list, and fail where a row misses its own; and every other test without a network. Some ten
-    /// minutes more.
+    /// The counts of the whole list, and fail where a row misses its own; and every other test without a network, each fuzz
+    /// target for 20 seconds. Some ten minutes more.
     #[arg(long)]
     full: bool,
     /// Instead: 40 updates of SmolLM2-135M in this folder, killed at five random moments and resumed each time, beside
@@ -161,7 +164,8 @@ fn every_other_offline(built: &[suites::Suite], by_row: &mut ByRow) -> Result<()
     };
     for one in built.iter().filter(|one| !is_suite(one)) {
         println!("\n$ unshare -n {} of {}", one.target, one.package);
-        let status = one.command("", true).status()?;
+        let mut command = one.command("", true);
+        let status = command.env(FUZZ_SECONDS, "20").status()?;
         ensure!(
             status.success(),
             "{} of {} fails without a network",
