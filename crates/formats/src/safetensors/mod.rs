@@ -1,6 +1,6 @@
 //! The safetensors format: eight bytes of header length, a JSON header, the tensors' bytes.
 //!
-//! The reader is stricter than the crate of that name (whose caps it shares): repeated keys, keys beside
+//! The reader is stricter than the crate of that name (whose caps it shares): spaces before the header, repeated keys, keys beside
 //! `dtype`, `shape` and `data_offsets`, empty names and names with control characters are refused too. It reads
 //! in one pass and keeps only what the header says, so that memory stays below twice the file.
 //! The writer gives the bytes of Python's `safetensors.torch.save_file(…, metadata={"format": "pt"})`.
