@@ -126,8 +126,11 @@ fn suite(
 ) -> Result<()> {
     let (package, target) = (&built.package, &built.target);
     println!("\n$ {REACH}={reach} cargo test -p {package} --test {target} {test}");
-    let mut child = built
-        .command(test, offline)
+    let mut command = built.command(test, offline);
+    if reach == "full" {
+        command.env(FUZZ_SECONDS, "20");
+    }
+    let mut child = command
         .env(REACH, reach)
         .stdout(Stdio::piped())
         .spawn()
