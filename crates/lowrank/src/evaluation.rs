@@ -1,8 +1,7 @@
 //! Loss and perplexity of a data set under a model, row by row, in constant memory.
 
 use engine::backend::Backend;
-use engine::shapes::Segment;
-use model::{Decoder, Target, TokenBatch};
+use model::{Decoder, TokenBatch};
 use serde::Serialize;
 
 use crate::dataset::TokenizedDataset;
@@ -41,7 +40,7 @@ pub(crate) fn evaluate<B: Backend>(
     let mut rows = Vec::with_capacity(dataset.len());
     let (mut sum, mut tokens) = (0.0, 0);
     for row in 0..dataset.len() {
-        let losses = decoder.losses(&batch(dataset.encoded.get(row)))?;
+        let losses = decoder.losses(&batch(&dataset.encoded.get(row)))?;
         let row_sum: f64 = losses.iter().map(|loss| f64::from(*loss)).sum();
         let count = losses.len() as u64;
         rows.push(RowLoss {
@@ -62,25 +61,8 @@ pub(crate) fn evaluate<B: Backend>(
     })
 }
 
-fn batch(example: data::Example) -> TokenBatch {
-    let labelled = example.labels.iter().enumerate().skip(1);
-    let target = |(index, label): (usize, &i32)| {
-        let id = u32::try_from(*label).ok()?;
-        Some(Target {
-            position: index as u32 - 1,
-            id,
-            weight: 1.0,
-        })
-    };
-    let targets = labelled.filter_map(target).collect();
-    let segment = Segment {
-        start: 0,
-        len: example.input_ids.len(),
-        prefix: None,
-    };
-    TokenBatch {
-        input_ids: example.input_ids,
-        segments: vec![segment],
-        targets,
-    }
+fn batch(example: &data::Example) -> TokenBatch {
+    let mut batch = TokenBatch::default();
+    batch.push_row(&example.input_ids, &example.labels, 1.0);
+    batch
 }

@@ -3,7 +3,7 @@
 use engine::shapes::Segment;
 
 /// A packed stream of tokens: rows one after another, no padding.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct TokenBatch {
     /// T ids.
     pub input_ids: Vec<u32>,
@@ -11,6 +11,29 @@ pub struct TokenBatch {
     pub segments: Vec<Segment>,
     /// The positions whose next token is learnt.
     pub targets: Vec<Target>,
+}
+
+impl TokenBatch {
+    /// Adds a row that shares nothing. A label is the id of the token at its own position, which the one before it
+    /// predicts, or negative where nothing is learnt; one at position 0 has nothing that predicts it.
+    pub fn push_row(&mut self, input_ids: &[u32], labels: &[i32], weight: f32) {
+        let start = self.input_ids.len();
+        self.input_ids.extend(input_ids);
+        self.segments.push(Segment {
+            start,
+            len: input_ids.len(),
+            prefix: None,
+        });
+        for (before, label) in labels.iter().skip(1).enumerate() {
+            if let Ok(id) = u32::try_from(*label) {
+                self.targets.push(Target {
+                    position: (start + before) as u32,
+                    id,
+                    weight,
+                });
+            }
+        }
+    }
 }
 
 /// One labelled position.
@@ -63,6 +86,21 @@ pub(crate) fn positions(segments: &[Segment]) -> Vec<u32> {
 mod tests {
     use super::*;
     use engine::shapes::Prefix;
+
+    #[test]
+    fn a_label_is_learnt_where_the_token_before_it_is() {
+        let mut batch = TokenBatch::default();
+        batch.push_row(&[7, 8], &[7, 8], 0.5);
+        batch.push_row(&[1, 2, 3], &[-100, -100, 3], 0.25);
+        let targets: Vec<_> = batch
+            .targets
+            .iter()
+            .map(|target| (target.position, target.id, target.weight))
+            .collect();
+        assert_eq!(targets, [(0, 8, 0.5), (3, 3, 0.25)]);
+        assert_eq!(batch.input_ids, [7, 8, 1, 2, 3]);
+        assert_eq!((batch.segments[1].start, batch.segments[1].len), (2, 3));
+    }
 
     #[test]
     fn positions_go_on_behind_a_shared_prefix() {

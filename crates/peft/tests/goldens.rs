@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use engine::backend::Backend;
 use engine::cpu::Cpu;
-use engine::shapes::{ComputeDtype, Segment};
+use engine::shapes::ComputeDtype;
 use formats::adapter_config::OneOrMany;
 use formats::hf_config::HfConfig;
 use formats::weights::WeightStore;
 use lowrank_peft::{LoraConfig, get_peft_model, load_adapter};
 use model::families::{decoder_spec, module_tree};
 use model::tree::ModuleTree;
-use model::{Decoder, PassKey, Target, TokenBatch};
+use model::{Decoder, PassKey, TokenBatch};
 use testkit::{Distance, Golden, Row, Tol, distance, golden};
 
 const FAMILIES: [&str; 5] = ["bloom", "gpt2", "llama", "mistral", "qwen2"];
@@ -44,30 +44,11 @@ fn adapted(case: &Golden, compute: ComputeDtype) -> Decoder<Cpu> {
     decoder
 }
 
-/// The rows end to end; a label at position 0 has nothing that predicts it.
+/// The rows end to end.
 fn pack(rows: &[Row], weight: f64) -> TokenBatch {
-    let mut batch = TokenBatch {
-        input_ids: Vec::new(),
-        segments: Vec::new(),
-        targets: Vec::new(),
-    };
+    let mut batch = TokenBatch::default();
     for row in rows {
-        let start = batch.input_ids.len();
-        batch.segments.push(Segment {
-            start,
-            len: row.input_ids.len(),
-            prefix: None,
-        });
-        batch.input_ids.extend(&row.input_ids);
-        for (index, label) in row.labels.iter().enumerate().skip(1) {
-            if let Ok(id) = u32::try_from(*label) {
-                batch.targets.push(Target {
-                    position: (start + index - 1) as u32,
-                    id,
-                    weight: weight as f32,
-                });
-            }
-        }
+        batch.push_row(&row.input_ids, &row.labels, weight as f32);
     }
     batch
 }

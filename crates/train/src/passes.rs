@@ -152,13 +152,8 @@ fn split<'a>(
 
 impl Pass {
     fn new(items: &[Item<'_>], groups: &[Group], placed: &[Placed]) -> Self {
-        let batch = TokenBatch {
-            input_ids: Vec::new(),
-            segments: Vec::new(),
-            targets: Vec::new(),
-        };
         let mut pass = Self {
-            batch,
+            batch: TokenBatch::default(),
             rows: Vec::new(),
         };
         for rows in placed.chunk_by(|one, next| one.1 == next.1) {

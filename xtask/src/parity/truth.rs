@@ -11,10 +11,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use engine::cpu::Cpu;
-use engine::shapes::{ComputeDtype, Segment};
+use engine::shapes::ComputeDtype;
 use formats::hf_config::HfConfig;
 use formats::weights::WeightStore;
-use model::{Decoder, PassKey, Target, TokenBatch, families};
+use model::{Decoder, PassKey, TokenBatch, families};
 use serde::Deserialize;
 
 use super::places::{shared_inputs, smollm2, work_folder};
@@ -95,7 +95,7 @@ fn their_side(args: &TruthArgs, model: &Path, place: &Path) -> Result<serde_json
 #[derive(Deserialize)]
 struct Row {
     input_ids: Vec<u32>,
-    labels: Vec<i64>,
+    labels: Vec<i32>,
 }
 
 /// What one side computed, by name: for each update the losses, and each gradient.
@@ -163,30 +163,9 @@ const KEY: PassKey = PassKey {
 
 /// The rows of an update end to end, their losses' mean the objective.
 fn pack(rows: &[Row]) -> TokenBatch {
-    let mut batch = TokenBatch {
-        input_ids: Vec::new(),
-        segments: Vec::new(),
-        targets: Vec::new(),
-    };
+    let mut batch = TokenBatch::default();
     for row in rows {
-        let start = batch.input_ids.len();
-        batch.segments.push(Segment {
-            start,
-            len: row.input_ids.len(),
-            prefix: None,
-        });
-        batch.input_ids.extend(&row.input_ids);
-        for (at, label) in row.labels.iter().skip(1).enumerate() {
-            if let Ok(id) = u32::try_from(*label) {
-                let position = (start + at) as u32;
-                let weight = 0.0;
-                batch.targets.push(Target {
-                    position,
-                    id,
-                    weight,
-                });
-            }
-        }
+        batch.push_row(&row.input_ids, &row.labels, 1.0);
     }
     let weight = 1.0 / batch.targets.len() as f32;
     for target in &mut batch.targets {
@@ -399,7 +378,7 @@ mod tests {
 
     #[test]
     fn a_label_is_the_target_of_the_position_before_it() {
-        let row = |input_ids: &[u32], labels: &[i64]| Row {
+        let row = |input_ids: &[u32], labels: &[i32]| Row {
             input_ids: input_ids.to_vec(),
             labels: labels.to_vec(),
         };

@@ -66,35 +66,11 @@ fn add_adapter<B: Backend>(decoder: &mut Decoder<B>, folder: &Path, case: &Golde
     }
 }
 
-/// The rows end to end; a label at position 0 has nothing that predicts it.
+/// The rows end to end.
 fn pack(rows: &[Row], items: f64) -> TokenBatch {
-    let mut batch = TokenBatch {
-        input_ids: Vec::new(),
-        segments: Vec::new(),
-        targets: Vec::new(),
-    };
+    let mut batch = TokenBatch::default();
     for row in rows {
-        let start = batch.input_ids.len();
-        batch.segments.push(Segment {
-            start,
-            len: row.input_ids.len(),
-            prefix: None,
-        });
-        batch.input_ids.extend(&row.input_ids);
-        for (index, label) in row
-            .labels
-            .iter()
-            .enumerate()
-            .skip(1)
-            .filter(|(_, label)| **label >= 0)
-        {
-            let position = (start + index - 1) as u32;
-            batch.targets.push(Target {
-                position,
-                id: *label as u32,
-                weight: (1.0 / items) as f32,
-            });
-        }
+        batch.push_row(&row.input_ids, &row.labels, (1.0 / items) as f32);
     }
     batch
 }
