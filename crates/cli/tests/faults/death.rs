@@ -238,6 +238,18 @@ fn killed_during_the_last_adapter_save_loses_nothing() {
     finish(8, "SIGKILL of the command in its last save", &tally, kills);
 }
 
+/// Runs with a trap that panics; how it ended, and when the trap sprang, if it did.
+fn panicking(world: &World, output: &str, trap: &str) -> (Told, Option<std::time::Instant>) {
+    let mut thrown = None;
+    let command = world.trapped(&words(output, ""), &format!("panic {trap}"));
+    let told = follow(command, |text, _| {
+        if text.contains("a trap at") {
+            thrown = Some(std::time::Instant::now());
+        }
+    });
+    (told, thrown)
+}
+
 /// Nothing of ours runs beside the loop: data, log and save are its own thread. So a panic is forced in the save, and, by the
 /// next test, wherever else the command touches a file. (A panic of the threads that compute or write is the caller's:
 /// `kernels::threads`, `durable::behind`.)
@@ -248,15 +260,7 @@ fn a_panic_in_a_save_ends_the_process_and_loses_nothing() {
     for number in 0..panics {
         let (point, nth) = (Point::ALL[number as usize % 14], number);
         let (output, what) = (format!("panic-{number}"), format!("{point:?} {nth}"));
-        let mut thrown = None;
-        let told = follow(
-            world.trapped(&words(&output, ""), &format!("panic {what}")),
-            |text, _| {
-                if text.contains("a trap at") {
-                    thrown = Some(std::time::Instant::now());
-                }
-            },
-        );
+        let (told, thrown) = panicking(&world, &output, &what);
         tally.inject();
         let prompt = thrown.is_some_and(|thrown| thrown.elapsed() < Duration::from_secs(5));
         if told.status.code() != Some(101) || !prompt {
@@ -283,15 +287,7 @@ fn a_panic_anywhere_ends_the_process_and_loses_nothing() {
             dice.below(1_500)
         };
         let what = format!("operation {nth}");
-        let mut thrown = None;
-        let told = follow(
-            world.trapped(&words(&output, ""), &format!("panic {what}")),
-            |text, _| {
-                if text.contains("a trap at") {
-                    thrown = Some(std::time::Instant::now());
-                }
-            },
-        );
+        let (told, thrown) = panicking(&world, &output, &what);
         if let Some(thrown) = thrown {
             tally.inject();
             let late = thrown.elapsed() > Duration::from_secs(5);
