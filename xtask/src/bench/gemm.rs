@@ -5,10 +5,11 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use kernels::{Context, Isa, Mat, MatMut, Precision, Product, Stored, StoredDtype, gemm};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Race;
-use super::race::{measure_lines, median, said, spread};
+use super::lines;
+use super::race::{median, ratios, said, spread};
 
 /// Times our products and prints a line of JSON for each.
 #[derive(Args)]
@@ -136,40 +137,33 @@ pub(crate) fn race(race: &Race) -> Result<()> {
         (ROWS, "0.3")
     };
     let options = ["--rows", rows, "--seconds", seconds];
-    let (mut ours, mut peer) = (Vec::new(), Vec::new());
-    for number in 1..=race.runs {
-        eprintln!("pair {number} of {}: torch, then ours", race.runs);
+    let peer = || {
         let mut command = race.peer("bench_gemm.py");
         command.args(["--json", "--shapes", "qkv,dense,up,down"]);
-        peer.push(measure_lines(command.args(options))?);
-        ours.push(measure_lines(race.side("gemm").args(options))?);
-    }
+        command.args(options);
+        command
+    };
+    let ours = || {
+        let mut command = race.side("gemm");
+        command.args(options);
+        command
+    };
+    let lines = lines::run(race.runs, peer, ours, &["product", "shape", "m"])?;
     println!("\nNt: `y = x·Wᵀ`, Nn: `dx = dy·W`; GFLOP/s, bf16\n");
     println!(
         "| product, shape, M | ours: median (min–max) | torch | ratio, pair by pair | of peak | reach |"
     );
     println!("|---|---|---|---|---|---|");
-    for line in 0..ours[0].len() {
-        let of = |run: &Vec<Value>| run[line]["gflops"].as_f64().unwrap_or(f64::NAN);
-        let name = |run: &Value| format!("{} {} {}", run["product"], run["shape"], run["m"]);
-        anyhow::ensure!(
-            name(&ours[0][line]) == name(&peer[0][line]),
-            "the sides differ in order"
-        );
-        let (ours_rates, peer_rates): (Vec<f64>, Vec<f64>) =
-            (ours.iter().map(of).collect(), peer.iter().map(of).collect());
-        let m = ours[0][line]["m"].as_u64().unwrap_or(0);
-        print_line(&name(&ours[0][line]), m, &ours_rates, &peer_rates, peak);
+    for line in &lines {
+        let m = line.ours[0]["m"].as_u64().unwrap_or(0);
+        let [ours, peer] = line.figures("gflops");
+        print_line(&line.name, m, &ours, &peer, peak);
     }
     Ok(())
 }
 
 fn print_line(name: &str, m: u64, ours: &[f64], peer: &[f64], peak: f64) {
-    let ratios: Vec<f64> = ours
-        .iter()
-        .zip(peer)
-        .map(|(ours, peer)| ours / peer)
-        .collect();
+    let ratios = ratios(ours, peer);
     let share = median(ours) / peak;
     let least = if m <= 64 { 1.3 } else { 1.0 };
     let ratio = format!("≥ {least:.1}×: {}", said(median(&ratios) >= least));
@@ -179,8 +173,7 @@ fn print_line(name: &str, m: u64, ours: &[f64], peer: &[f64], peak: f64) {
         String::new()
     };
     println!(
-        "| {} | {} | {} | {}× | {:.0} % | {ratio}{of_peak} |",
-        name.replace('"', ""),
+        "| {name} | {} | {} | {}× | {:.0} % | {ratio}{of_peak} |",
         spread(ours),
         spread(peer),
         spread(&ratios),

@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use clap::Args;
-use kernels::attention::{Layout, Segment, Shape, backward, forward};
-use kernels::{Context, Isa, Mat, MatMut, Precision, Product, peak};
+use kernels::{Context, Isa, Precision, Product, peak};
 
 use super::Race;
 use super::gemm::{Case, Weights, best_seconds};
+use super::kernels::{Attention, HEAD_DIM, HEADS};
 use crate::run::{output, root};
 
 /// Prints the table.
@@ -22,10 +22,6 @@ pub(crate) struct IsaArgs {
     #[arg(long, default_value_t = 0.5)]
     seconds: f64,
 }
-
-const HEADS: usize = 16;
-const HEAD_DIM: usize = 128;
-const WIDTH: usize = HEADS * HEAD_DIM;
 
 /// Runs it.
 pub(crate) fn run(args: &IsaArgs) {
@@ -69,49 +65,10 @@ pub(crate) fn run(args: &IsaArgs) {
 
 /// GFLOP/s forward and backward of one causal row; products of half a square, two and five of them.
 fn attention(context: &Context, tokens: usize, seconds: f64) -> [f64; 2] {
-    let at = |kind: usize| Layout {
-        offset: kind * HEAD_DIM,
-        stride: 3 * HEAD_DIM,
-    };
-    let slopes: Vec<f32> = (1..=HEADS as i32).map(|head| 0.7f32.powi(head)).collect();
-    let shape = Shape {
-        heads: HEADS,
-        kv_heads: HEADS,
-        head_dim: HEAD_DIM,
-        scale: 0.088,
-        query: at(0),
-        key: at(1),
-        value: at(2),
-        alibi_slopes: Some(&slopes),
-        sliding_window: None,
-    };
-    let segments = [Segment {
-        start: 0,
-        len: tokens,
-        prefix: None,
-    }];
-    let numbers = |len: usize| -> Vec<f32> {
-        (0..len)
-            .map(|at| (at * 7919 % 977) as f32 / 488.0 - 1.0)
-            .collect()
-    };
-    let (qkv, dout) = (numbers(tokens * 3 * WIDTH), numbers(tokens * WIDTH));
-    let qkv = Mat::dense(&qkv, tokens, 3 * WIDTH);
-    let (mut out, mut lse) = (vec![0.0; tokens * WIDTH], vec![0.0; tokens * HEADS]);
-    let ahead = best_seconds(seconds, || {
-        let out = MatMut::dense(&mut out, tokens, WIDTH);
-        forward(context, &shape, qkv, &segments, out, &mut lse);
-    });
-    let mut dqkv = vec![0.0; tokens * 3 * WIDTH];
-    let back = best_seconds(seconds, || {
-        let (out, dout) = (
-            Mat::dense(&out, tokens, WIDTH),
-            Mat::dense(&dout, tokens, WIDTH),
-        );
-        let dqkv = MatMut::dense(&mut dqkv, tokens, 3 * WIDTH);
-        backward(context, &shape, qkv, &segments, out, &lse, dout, dqkv);
-    });
-    let half_square = (tokens * tokens * WIDTH) as f64 * 1e-9;
+    let mut attention = Attention::new(tokens);
+    let ahead = best_seconds(seconds, || attention.forward(context));
+    let back = best_seconds(seconds, || attention.backward(context));
+    let half_square = (tokens * tokens * HEADS * HEAD_DIM) as f64 * 1e-9;
     [2.0 * half_square / ahead, 5.0 * half_square / back]
 }
 

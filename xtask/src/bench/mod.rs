@@ -3,7 +3,9 @@
 mod decode;
 mod gemm;
 mod isa;
+mod kernels;
 mod lengths;
+mod lines;
 mod machine;
 mod merge;
 pub(crate) mod ours;
@@ -88,6 +90,8 @@ pub(crate) enum Side {
     Tokenize(tokenize::TokenizeArgs),
     /// Frozen products.
     Gemm(gemm::GemmArgs),
+    /// Attention, norm, activation, loss.
+    Kernels(kernels::KernelsArgs),
     /// All instruction sets.
     Isa(isa::IsaArgs),
 }
@@ -100,6 +104,7 @@ pub(crate) fn side(side: &Side) -> Result<()> {
         Side::Merge(args) => merge::run(args)?,
         Side::Tokenize(args) => tokenize::run(args)?,
         Side::Gemm(args) => gemm::run(args),
+        Side::Kernels(args) => kernels::run(args),
         Side::Isa(args) => isa::run(args),
     }
     Ok(())
@@ -180,6 +185,7 @@ impl Race {
             Kind::Merge => merge::race(self)?,
             Kind::Tokenize => tokenize::race(self)?,
             Kind::Gemm => gemm::race(self)?,
+            Kind::Kernels => kernels::race(self)?,
             Kind::Isa => isa::race(self)?,
         }
         Ok(None)

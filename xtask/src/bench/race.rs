@@ -96,6 +96,12 @@ pub(crate) fn measure(command: &mut Command) -> Result<Value> {
     lines.pop().context("no JSON was printed")
 }
 
+/// The first over the second, pair by pair.
+pub(crate) fn ratios(above: &[f64], below: &[f64]) -> Vec<f64> {
+    let pairs = above.iter().zip(below);
+    pairs.map(|(above, below)| above / below).collect()
+}
+
 /// The most memory without files that a process has until it ended.
 fn watch(id: u32, ended: &AtomicBool) -> u64 {
     let mut most = 0;
@@ -178,15 +184,12 @@ impl Pairs {
 
     /// Above one where ours is better.
     pub(crate) fn ratios(&self, metric: &Metric) -> Vec<f64> {
-        let sides = [&self.ours, &self.peer].map(|side| self.values(metric, side));
-        let ratio = |(ours, peer): (&f64, &f64)| {
-            if metric.smaller_is_better {
-                peer / ours
-            } else {
-                ours / peer
-            }
-        };
-        sides[0].iter().zip(&sides[1]).map(ratio).collect()
+        let [ours, peer] = [&self.ours, &self.peer].map(|side| self.values(metric, side));
+        if metric.smaller_is_better {
+            ratios(&peer, &ours)
+        } else {
+            ratios(&ours, &peer)
+        }
     }
 }
 

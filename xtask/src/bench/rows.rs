@@ -25,6 +25,7 @@ pub(crate) enum Kind {
     Merge,
     Tokenize,
     Gemm,
+    Kernels,
     Isa,
 }
 
@@ -88,7 +89,7 @@ const fn row(name: &'static str, what: &'static str, kind: Kind) -> Row {
 }
 
 /// All of them, in the order.
-pub(crate) const ROWS: [Row; 15] = [
+pub(crate) const ROWS: [Row; 16] = [
     row(
         "mission",
         "the mission's run, bf16 against PEFT bf16",
@@ -162,6 +163,11 @@ pub(crate) const ROWS: [Row; 15] = [
         "gemm",
         "frozen products against torch bf16, both directions",
         Kind::Gemm,
+    ),
+    row(
+        "kernels",
+        "attention, norm, activation and loss against torch's, forward and backward",
+        Kind::Kernels,
     ),
     row(
         "decode",
