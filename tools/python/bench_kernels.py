@@ -6,7 +6,7 @@ together; a second time as what ours, which makes some outputs again before the 
 Buffers are the same from run to run, so what fits into the caches is there. The loss is of f32 logits, without the
 copy that transformers makes of bf16 ones; the weights of the norm are frozen, and no pass has dropout.
 
-    python tools/python/bench_kernels.py [--rows 1,16,64,256,1024] [--seconds 0.3] [--dtype bf16|f32] [--threads N]
+    python tools/python/bench_kernels.py [--rows 1,16,64,256,1024] [--kernel norm] [--seconds 0.3] [--dtype bf16|f32] [--threads N]
 """
 
 import argparse
@@ -41,8 +41,9 @@ def attention(m, dtype):
 
 
 def norm(m, dtype):
+    """Its input is an output too: the residual, whose gradient autograd adds, as ours does in the same pass."""
     x, weight, bias = torch.randn(m, HIDDEN).to(dtype).requires_grad_(), torch.randn(HIDDEN).to(dtype), torch.randn(HIDDEN).to(dtype)
-    return x, {"F.layer_norm": lambda: F.layer_norm(x, (HIDDEN,), weight, bias)}
+    return x, {"F.layer_norm": lambda: (F.layer_norm(x, (HIDDEN,), weight, bias), x)}
 
 
 def activation(m, dtype):
@@ -56,13 +57,15 @@ def loss(m, _dtype):
 
 
 def forward_and_backward(forward, x):
-    dy = torch.randn_like(forward())
+    outputs = forward()
+    dy = tuple(map(torch.randn_like, outputs)) if isinstance(outputs, tuple) else torch.randn_like(outputs)
     return lambda: torch.autograd.grad(forward(), x, dy)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="1,16,64,256,1024")
+    parser.add_argument("--kernel")
     parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--dtype", choices=["bf16", "f32"], default="bf16")
     parser.add_argument("--threads", type=int)
@@ -71,7 +74,7 @@ def main():
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     dtype = {"bf16": torch.bfloat16, "f32": torch.float32}[args.dtype]
-    for kernel in (attention, norm, activation, loss):
+    for kernel in [kernel for kernel in (attention, norm, activation, loss) if args.kernel in (None, kernel.__name__)]:
         for m in map(int, args.rows.split(",")):
             x, ways = kernel(m, dtype)
             passes = {"forward": lambda way, _x: way, "forward and backward": forward_and_backward}

@@ -4,7 +4,7 @@
 //! nothing cancels for negative x: `gelu_tanh(x) = x·σ(2u)`, since `(1 + tanh u)/2 = σ(2u)`.
 
 use crate::share::{SharedMat, in_ranges};
-use crate::vector::{Kernel, LANES, Vector, dispatch, exp, gelu_parts, map, map2};
+use crate::vector::{Kernel, LANES, Vector, dispatch, exp, gelu_parts, map, map_all};
 use crate::{Context, Mat, MatMut};
 use std::ops::Range;
 
@@ -189,7 +189,7 @@ impl<C: Curve> Kernel for PlainBackward<'_, C> {
             let (x, dy) = (self.x.row(r), self.dy.row(r));
             // SAFETY: each task has its own rows.
             let dx = unsafe { self.dx.row(r) };
-            map2!(v, x, dy, dx, |x, dy| v.mul(self.curve.both(v, x).1, dy));
+            map_all!(v, [x in x, dy in dy], dx, v.mul(self.curve.both(v, x).1, dy));
         }
     }
 }
@@ -210,7 +210,7 @@ impl<C: Curve> Kernel for Gated<'_, C> {
             let (gate, up) = self.gate_up.row(r).split_at(self.y.cols);
             // SAFETY: each task has its own rows.
             let y = unsafe { self.y.row(r) };
-            map2!(v, gate, up, y, |g, u| v.mul(self.curve.value(v, g), u));
+            map_all!(v, [g in gate, u in up], y, v.mul(self.curve.value(v, g), u));
         }
     }
 }

@@ -5,7 +5,7 @@
 //! cache by then, so that nothing cancels.
 
 use crate::share::{SharedMat, SharedSlice, in_ranges};
-use crate::vector::{Kernel, LANES, Vector, dispatch, map2, reduce, update};
+use crate::vector::{Kernel, LANES, Vector, dispatch, map_all, reduce, scan, update};
 use crate::{Context, Mat, MatMut};
 use std::ops::Range;
 
@@ -166,12 +166,19 @@ fn scale_row<V: Vector>(
     bias: Option<&[f32]>,
     y: &mut [f32],
 ) {
-    let (mean, rstd) = (v.splat(mean), v.splat(rstd));
-    map2!(v, x, weight, y, |x, w| v
-        .mul(v.mul(v.sub(x, mean), rstd), w));
-    if let Some(bias) = bias {
-        update!(v, y, bias, |y, b| v.add(y, b));
+    let stats = [v.splat(mean), v.splat(rstd)];
+    match bias {
+        None => map_all!(v, [x in x, w in weight], y, v.mul(hat(v, x, stats), w)),
+        Some(bias) => map_all!(v, [x in x, w in weight, b in bias], y, {
+            v.add(v.mul(hat(v, x, stats), w), b)
+        }),
     }
+}
+
+/// `x̂ = (x - mean)·rstd`.
+#[inline(always)]
+fn hat<V: Vector>(v: V, x: V::F, [mean, rstd]: [V::F; 2]) -> V::F {
+    v.mul(v.sub(x, mean), rstd)
 }
 
 struct Backward<'a> {
@@ -203,37 +210,43 @@ impl Backward<'_> {
     #[inline(always)]
     fn row<V: Vector>(&self, v: V, r: usize, dx: &mut [f32]) {
         let (x, dy, weight) = (self.x.row(r), self.dy.row(r), self.weight);
-        let (centre, rstd) = (v.splat(self.stats[2 * r]), v.splat(self.stats[2 * r + 1]));
-        let size = x.len();
-        let (mut total, mut along) = (v.zero(), v.zero());
-        for at in (0..size).step_by(LANES) {
-            let part = at..(at + LANES).min(size);
-            // Filled up with zeros, dy and weight add nothing to a sum.
-            let dy = v.load_part(&dy[part.clone()], 0.0);
-            let g = v.mul(dy, v.load_part(&weight[part.clone()], 0.0));
-            let hat = v.mul(v.sub(v.load_part(&x[part], 0.0), centre), rstd);
-            total = v.add(total, g);
-            along = v.fma(g, hat, along);
-        }
-        let total = if self.norm.centred {
-            v.sum(total) / size as f32
+        let stats = [v.splat(self.stats[2 * r]), v.splat(self.stats[2 * r + 1])];
+        let means = self.means(v, r, stats);
+        if self.add {
+            map_all!(v, [x in x, d in dy, w in weight], dx, as old, {
+                v.add(slope(v, hat(v, x, stats), v.mul(d, w), stats[1], means), old)
+            });
         } else {
-            0.0
-        };
-        let (total, along) = (v.splat(total), v.splat(v.sum(along) / size as f32));
-        for at in (0..size).step_by(LANES) {
-            let part = at..(at + LANES).min(size);
-            let dy = v.load_part(&dy[part.clone()], 0.0);
-            let g = v.sub(v.mul(dy, v.load_part(&weight[part.clone()], 0.0)), total);
-            let hat = v.mul(v.sub(v.load_part(&x[part.clone()], 0.0), centre), rstd);
-            let mut d = v.mul(rstd, v.sub(g, v.mul(hat, along)));
-            let to = &mut dx[part];
-            if self.add {
-                d = v.add(d, v.load_part(to, 0.0));
-            }
-            v.store_part(d, to);
+            map_all!(v, [x in x, d in dy, w in weight], dx, {
+                slope(v, hat(v, x, stats), v.mul(d, w), stats[1], means)
+            });
         }
     }
+
+    /// `mean(g)`, zero for RMS, and `mean(g·x̂)`, each from two running vectors.
+    #[inline(always)]
+    fn means<V: Vector>(&self, v: V, r: usize, stats: [V::F; 2]) -> [V::F; 2] {
+        let (x, dy, weight) = (self.x.row(r), self.dy.row(r), self.weight);
+        let (mut totals, mut alongs) = ([v.zero(); 2], [v.zero(); 2]);
+        // Filled up with zeros, dy and weight add nothing to a sum.
+        scan!(v, [x in x, d in dy, w in weight], {
+            let g = v.mul(d, w);
+            totals = [v.add(totals[1], g), totals[0]];
+            alongs = [v.fma(g, hat(v, x, stats), alongs[1]), alongs[0]];
+        });
+        let size = x.len() as f32;
+        let along = v.splat(v.sum(v.add(alongs[0], alongs[1])) / size);
+        if !self.norm.centred {
+            return [v.zero(), along];
+        }
+        [v.splat(v.sum(v.add(totals[0], totals[1])) / size), along]
+    }
+}
+
+/// `rstd·(g - mean(g) - x̂·mean(g·x̂))`.
+#[inline(always)]
+fn slope<V: Vector>(v: V, hat: V::F, g: V::F, rstd: V::F, [total, along]: [V::F; 2]) -> V::F {
+    v.mul(rstd, v.sub(v.sub(g, total), v.mul(hat, along)))
 }
 
 struct Parameters<'a> {
@@ -253,18 +266,13 @@ impl Kernel for Parameters<'_> {
         for r in 0..self.x.rows {
             let x = &self.x.row(r)[self.columns.clone()];
             let dy = &self.dy.row(r)[self.columns.clone()];
-            let mean = v.splat(self.stats[2 * r]);
-            let rstd = v.splat(self.stats[2 * r + 1]);
+            let stats = [v.splat(self.stats[2 * r]), v.splat(self.stats[2 * r + 1])];
             if let Some(dweight) = &self.dweight {
                 // SAFETY: each task has its own columns.
                 let dweight = unsafe { dweight.part(self.columns.clone()) };
-                for at in (0..x.len()).step_by(LANES) {
-                    let part = at..(at + LANES).min(x.len());
-                    let hat = v.mul(v.sub(v.load_part(&x[part.clone()], 0.0), mean), rstd);
-                    let d = v.load_part(&dy[part.clone()], 0.0);
-                    let to = &mut dweight[part];
-                    v.store_part(v.fma(d, hat, v.load_part(to, 0.0)), to);
-                }
+                map_all!(v, [x in x, d in dy], dweight, as sum, {
+                    v.fma(d, hat(v, x, stats), sum)
+                });
             }
             if let Some(dbias) = &self.dbias {
                 // SAFETY: each task has its own columns.

@@ -164,19 +164,40 @@ macro_rules! map {
     }};
 }
 
-/// `y = value(a, b)` for slices of equal length.
-macro_rules! map2 {
-    ($v:expr, $a:expr, $b:expr, $y:expr, |$one:ident, $two:ident| $value:expr) => {{
-        let (a, a_tail) = $a.as_chunks::<{ $crate::vector::LANES }>();
-        let (b, b_tail) = $b.as_chunks::<{ $crate::vector::LANES }>();
-        let (to, y_tail) = $y.as_chunks_mut::<{ $crate::vector::LANES }>();
-        for ((a, b), y) in a.iter().zip(b).zip(to) {
-            let ($one, $two) = ($v.load(a), $v.load(b));
-            $v.store($value, y);
+/// Runs `work` on sixteen elements at a time of slices of equal length; a tail is filled up with zeros.
+macro_rules! scan {
+    ($v:expr, [$($one:ident in $x:expr),+], $work:expr) => {{
+        $(let $one = $x.as_chunks::<{ $crate::vector::LANES }>();)+
+        let whole = [$($one.0.len()),+][0];
+        // Equal lengths that the compiler sees.
+        $(let $one = (&$one.0[..whole], $one.1);)+
+        for i in 0..whole {
+            $(let $one = $v.load(&$one.0[i]);)+
+            $work;
         }
-        if !y_tail.is_empty() {
-            let ($one, $two) = ($v.load_part(a_tail, 0.0), $v.load_part(b_tail, 0.0));
-            $v.store_part($value, y_tail);
+        if [$(!$one.1.is_empty()),+][0] {
+            $(let $one = $v.load_part($one.1, 0.0);)+
+            $work;
+        }
+    }};
+}
+
+/// `y = value` for slices of equal length; with `as old` the value may look at what was in `y`.
+macro_rules! map_all {
+    ($v:expr, [$($one:ident in $x:expr),+], $y:expr $(, as $old:ident)?, $value:expr) => {{
+        $(let $one = $x.as_chunks::<{ $crate::vector::LANES }>();)+
+        let (to, to_tail) = $y.as_chunks_mut::<{ $crate::vector::LANES }>();
+        // Equal lengths that the compiler sees.
+        $(let $one = (&$one.0[..to.len()], $one.1);)+
+        for (i, to) in to.iter_mut().enumerate() {
+            $(let $one = $v.load(&$one.0[i]);)+
+            $(let $old = $v.load(to);)?
+            $v.store($value, to);
+        }
+        if !to_tail.is_empty() {
+            $(let $one = $v.load_part($one.1, 0.0);)+
+            $(let $old = $v.load_part(to_tail, 0.0);)?
+            $v.store_part($value, to_tail);
         }
     }};
 }
@@ -221,7 +242,7 @@ macro_rules! reduce {
     }};
 }
 
-pub(crate) use {map, map2, reduce, update};
+pub(crate) use {map, map_all, reduce, scan, update};
 
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,9 @@ pub(crate) struct KernelsArgs {
     /// Tokens.
     #[arg(long, value_delimiter = ',', default_value = ROWS)]
     rows: Vec<usize>,
+    /// Only this kernel.
+    #[arg(long)]
+    kernel: Option<String>,
     /// Seconds for each figure.
     #[arg(long, default_value_t = 0.3)]
     seconds: f64,
@@ -327,7 +330,8 @@ impl Timed for Loss {
 /// Runs it.
 pub(crate) fn run(args: &KernelsArgs) {
     let context = Context::default();
-    for (kernel, make, passes) in KERNELS {
+    let asked = |name: &str| args.kernel.as_ref().is_none_or(|asked| asked == name);
+    for (kernel, make, passes) in KERNELS.into_iter().filter(|(name, ..)| asked(name)) {
         for m in &args.rows {
             let mut timed = make(*m);
             for pass in passes {
