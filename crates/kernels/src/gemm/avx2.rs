@@ -50,9 +50,9 @@ unsafe fn pack_x<const WIDE: bool>(pack: &PackX) {
 /// # Safety
 /// As [`PackW`] says; the processor has AVX2.
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn pack_w<const WIDE: bool, const NT: bool, D: Decode>(pack: &PackW, ahead: &mut Ahead) {
+unsafe fn pack_w<const WIDE: bool, const NT: bool, D: Decode>(pack: &PackW) {
     // SAFETY: the caller's promise.
-    unsafe { scalar::pack_w::<WIDE, NT, D>(pack, ahead) }
+    unsafe { scalar::pack_w::<WIDE, NT, D>(pack) }
 }
 
 /// # Safety

@@ -1,18 +1,13 @@
-//! Cuts a product into tasks: all rows over one panel of the matrix each.
+//! Runs a product: packs its rows, then lets threads take tasks, multiply and pack.
 
-use super::kernel::{Ahead, Kernel, PackW, PackX, STEP, Tile, kernel};
+use super::kernel::{Kernel, PackX, Tile, kernel};
+use super::panels::{Pace, Packer, Unit, unit_len};
+use super::tasks::Tasks;
 use super::{K_BLOCK, Mat, MatMut, Precision, Product};
 use super::{arena, few};
 use crate::{Context, Stored, StoredDtype};
 use std::ops::Range;
 
-/// Tasks that a large product is cut into at least, so that threads finish together.
-const TASKS_AT_LEAST: usize = 16;
-/// Fewer rows than this would pack a panel for too little work.
-const ROWS_AT_LEAST: usize = 32;
-/// The next panels are fetched while the last so many rows are multiplied: what came earlier would be pushed out of the
-/// second cache again by the rows that stream through it.
-const FETCH_ROWS: usize = 128;
 /// Up to so many rows, a matrix of f32 rows along n is read in place.
 const DIRECT_ROWS: usize = 16;
 /// Elements that are packed before another thread would have woken up.
@@ -116,79 +111,23 @@ pub(crate) fn run(ctx: &Context, job: Job<'_>, y: MatMut<'_>) {
     if few::takes(&plan) {
         return few::run(ctx, &plan);
     }
+    if k == 0 {
+        return plan.empty_sum();
+    }
     arena::with(plan.m * plan.depth(), |packed| {
         plan.pack_rows(ctx, packed);
-        let groups = Groups(n.div_ceil(plan.kernel.cols));
-        let count = groups.count();
-        let chunk = plan.row_chunk(count);
         for k in plan.passes() {
-            ctx.threads.run(count * plan.m.div_ceil(chunk), |task| {
-                let first = task / count * chunk;
-                let rows = first..plan.m.min(first + chunk);
-                let group = groups.nth(task % count);
-                // With threads in step, this one takes that group next; a wrong guess costs little.
-                let next = groups.nth(task % count + ctx.threads.count());
-                plan.group(group, next, k.clone(), rows, packed);
-            });
+            let tasks = Tasks::new(&plan, k);
+            let threads = ctx.threads.count().min(tasks.count());
+            ctx.threads.run(threads, |_| plan.work(&tasks, packed));
         }
     });
-}
-
-/// What is fetched at a time: a run of k of some panels.
-struct Unit {
-    panels: Range<usize>,
-    k: Range<usize>,
-}
-
-/// One block of k of one panel.
-struct Block {
-    panel: usize,
-    k: usize,
-    /// The packed panel, or the matrix itself.
-    b: *const u32,
-    b_stride: usize,
-}
-
-/// So many panels in groups, which get smaller towards the end, so that threads finish together.
-/// A function of the shape alone.
-#[derive(Clone, Copy)]
-struct Groups(usize);
-
-impl Groups {
-    /// Packed panels of a group fit the second cache together.
-    const LARGEST: usize = 2;
-
-    fn iter(self) -> impl Iterator<Item = Range<usize>> {
-        let mut first = 0;
-        std::iter::from_fn(move || {
-            let left = self.0 - first;
-            let group = first..first + (left / 6).clamp(1, Self::LARGEST);
-            first = group.end;
-            (left > 0).then_some(group)
-        })
-    }
-
-    fn count(self) -> usize {
-        self.iter().count()
-    }
-
-    fn nth(self, index: usize) -> Range<usize> {
-        self.iter().nth(index).unwrap_or_default()
-    }
 }
 
 impl Plan<'_> {
     /// Dwords of a packed row.
     pub(crate) fn depth(&self) -> usize {
         self.kernel.packing.depth(self.k)
-    }
-
-    /// Rows of a task: all of them, unless the groups are too few to share out. A function of the
-    /// shape alone.
-    fn row_chunk(&self, groups: usize) -> usize {
-        let chunks = TASKS_AT_LEAST.div_ceil(groups).max(1);
-        let rows = self.m.div_ceil(chunks).max(ROWS_AT_LEAST);
-        rows.next_multiple_of(self.kernel.rows)
     }
 
     /// Packs x tile by tile, each `[depth][rows of the tile]`.
@@ -232,133 +171,68 @@ impl Plan<'_> {
             .map(move |first| first..k.min(first + len))
     }
 
-    /// Some rows over some panels.
-    fn group(
-        &self,
-        panels: Range<usize>,
-        next: Range<usize>,
-        k: Range<usize>,
-        rows: Range<usize>,
-        packed: &[u32],
-    ) {
-        if self.k == 0 {
-            return self.empty_sum(panels, rows);
-        }
-        let blocks = k.len().div_ceil(K_BLOCK);
-        let unit = |panels: &Range<usize>, i: usize| {
-            let first = k.start + i * K_BLOCK;
-            Unit {
-                panels: panels.clone(),
-                k: first..k.end.min(first + K_BLOCK),
-            }
-        };
-        arena::with(self.panel_len() * panels.len(), |buffer| {
-            for i in 0..blocks {
-                let mut ahead = match i + 1 < blocks {
-                    true => self.ahead(&unit(&panels, i + 1)),
-                    false if next.is_empty() => Ahead::NOTHING,
-                    false => self.ahead(&unit(&next, 0)),
-                };
-                self.unit(&unit(&panels, i), rows.clone(), packed, buffer, &mut ahead);
+    /// What one thread does: it multiplies a unit while it packs the next.
+    fn work(&self, tasks: &Tasks, packed: &[u32]) {
+        let len = unit_len(self);
+        arena::with(2 * len, |buffers| {
+            let (buffer, mut spare) = buffers.split_at_mut(len);
+            let mut units = tasks.units();
+            let mut packer = units.next().map(|unit| Packer::new(self, unit, buffer));
+            while let Some(ready) = packer {
+                let (unit, panels) = ready.finish();
+                let next = units.next();
+                let next = next.map(|next| Packer::new(self, next, std::mem::take(&mut spare)));
+                packer = self.multiply(&unit, panels, packed, next);
+                spare = panels;
             }
         });
     }
 
-    /// Dwords of one block of a panel.
-    fn panel_len(&self) -> usize {
-        self.kernel.packing.depth(K_BLOCK) * self.kernel.cols
-    }
-
-    /// The memory that a unit will read.
-    fn ahead(&self, unit: &Unit) -> Ahead {
-        let columns = self.columns(unit.panels.start).start..self.columns(unit.panels.end - 1).end;
-        let size = self.job.w.dtype.size();
-        let (len, rows) = match self.job.product {
-            Product::Nt => (unit.k.len() * size, columns.len()),
-            Product::Nn => (columns.len() * size, unit.k.len()),
-        };
-        let first = self.stored(columns.start, unit.k.start);
-        Ahead::new(first, len, self.job.w.row_bytes, rows)
-    }
-
-    /// Packs the panels of a unit, then lets each tile of rows meet all of them while the first cache
-    /// has it.
-    fn unit(
+    /// Lets each tile of rows meet all panels of a unit while the first cache has it, and packs the next unit meanwhile.
+    fn multiply<'a>(
         &self,
         unit: &Unit,
-        rows: Range<usize>,
+        panels: &[u32],
         packed: &[u32],
-        buffer: &mut [u32],
-        ahead: &mut Ahead,
-    ) {
-        let near = rows.len().min(FETCH_ROWS);
-        let (pack_burst, tile_burst) = self.bursts(unit, near, ahead.left());
-        ahead.burst = if near < rows.len() { 0 } else { pack_burst };
-        let k = unit.k.start;
-        let mut blocks = [const { None }; Groups::LARGEST];
-        let outs = buffer.chunks_mut(self.panel_len());
-        for ((panel, out), block) in unit.panels.clone().zip(outs).zip(&mut blocks) {
-            *block = Some(match self.direct() {
-                true => self.unpacked(panel, k),
-                false => self.pack_panel(panel, k, out, ahead),
-            });
-        }
-        for first in rows.clone().step_by(self.kernel.rows) {
-            if first + near >= rows.end {
-                ahead.burst = tile_burst;
-            }
-            let tile_rows = first..rows.end.min(first + self.kernel.rows);
-            for block in blocks.iter().flatten() {
-                let tile = self.tile(block, tile_rows.clone(), packed);
+        next: Option<Packer<'a>>,
+    ) -> Option<Packer<'a>> {
+        let mut pace = Pace::new(self, unit, next);
+        for first in unit.rows.clone().step_by(self.kernel.rows) {
+            let rows = first..unit.rows.end.min(first + self.kernel.rows);
+            for panel in unit.panels.clone() {
+                let tile = self.tile(unit, panel, panels, rows.clone(), packed);
                 // SAFETY: as each of the parts says; no other task writes this part of y.
-                unsafe { (self.kernel.tile)(&tile, ahead) };
+                unsafe { (self.kernel.tile)(&tile, &mut pace.ahead) };
+                pace.tile_done();
             }
         }
+        pace.packer()
     }
 
     /// Whether rows are too few to pack a panel for, and the matrix is as a panel would be.
-    fn direct(&self) -> bool {
+    pub(super) fn direct(&self) -> bool {
         self.kernel.direct
             && self.m <= DIRECT_ROWS
             && self.job.product == Product::Nn
             && self.job.w.dtype == StoredDtype::F32
     }
 
-    fn unpacked(&self, panel: usize, k: usize) -> Block {
-        Block {
-            panel,
-            k,
-            b: self.stored(self.columns(panel).start, k).cast(),
-            b_stride: self.job.w.row_bytes / StoredDtype::F32.size(),
-        }
-    }
-
-    /// Lines to fetch at each row that is packed and each step of a tile, so that the fetches of
-    /// a unit are spread over its time. The weights are cycles of a Zen 4 core.
-    fn bursts(&self, unit: &Unit, rows: usize, lines: usize) -> (usize, usize) {
-        const PACK_CYCLES: usize = 100;
-        const ROW_STEP_CYCLES: usize = 96;
-        let depth = self.kernel.packing.depth(unit.k.len());
-        let pack_steps = match self.job.product {
-            Product::Nt => unit.panels.len() * self.kernel.cols,
-            Product::Nn => unit.panels.len() * depth,
-        };
-        let tile_steps = unit.panels.len() * depth.div_ceil(STEP);
-        let packing = if self.direct() {
-            0
-        } else {
-            pack_steps * PACK_CYCLES
-        };
-        let total = packing + tile_steps * rows * ROW_STEP_CYCLES;
-        let share = |cycles: usize| (lines * cycles).div_ceil(total);
-        let tile_rows = self.kernel.rows.min(rows);
-        (share(PACK_CYCLES), share(tile_rows * ROW_STEP_CYCLES))
+    /// Dwords of one block of a panel.
+    pub(super) fn panel_len(&self) -> usize {
+        self.kernel.packing.depth(K_BLOCK) * self.kernel.cols
     }
 
     /// Columns of y that a panel has.
-    fn columns(&self, panel: usize) -> Range<usize> {
+    pub(super) fn columns(&self, panel: usize) -> Range<usize> {
         let first = panel * self.kernel.cols;
         first..self.n.min(first + self.kernel.cols)
+    }
+
+    /// The same, padded.
+    pub(super) fn width(&self, panel: usize) -> usize {
+        self.columns(panel)
+            .len()
+            .next_multiple_of(self.kernel.lanes)
     }
 
     /// Where the element of column n and row k of the product's matrix is stored.
@@ -371,57 +245,50 @@ impl Plan<'_> {
         w.bytes[row * w.row_bytes + col * w.dtype.size()..].as_ptr()
     }
 
-    fn pack_panel(&self, panel: usize, k: usize, out: &mut [u32], ahead: &mut Ahead) -> Block {
-        let columns = self.columns(panel);
-        let pack = PackW {
-            bytes: self.stored(columns.start, k),
-            row_bytes: self.job.w.row_bytes,
-            n: columns.len(),
-            k: K_BLOCK.min(self.k - k),
-            width: columns.len().next_multiple_of(self.kernel.lanes),
-            out: out.as_mut_ptr(),
-        };
-        let depth = self.kernel.packing.depth(pack.k);
-        assert!(out.len() >= depth * pack.width, "room for a panel");
-        // SAFETY: the panel lies inside the matrix, and the buffer holds a block of it.
-        unsafe { (self.kernel.pack_w(self.job.product, self.job.w.dtype))(&pack, ahead) };
-        Block {
-            panel,
-            k,
-            b: out.as_ptr(),
-            b_stride: pack.width,
-        }
-    }
-
-    fn tile(&self, block: &Block, rows: Range<usize>, packed: &[u32]) -> Tile {
+    /// Some rows over one panel of a unit, which is packed in `panels` unless it is read in place.
+    fn tile(
+        &self,
+        unit: &Unit,
+        panel: usize,
+        panels: &[u32],
+        rows: Range<usize>,
+        packed: &[u32],
+    ) -> Tile {
         let packing = self.kernel.packing;
-        let columns = self.columns(block.panel);
+        let (columns, k) = (self.columns(panel), &unit.k);
+        let (b, b_stride) = if self.direct() {
+            let stride = self.job.w.row_bytes / StoredDtype::F32.size();
+            (self.stored(columns.start, k.start).cast(), stride)
+        } else {
+            let first = (panel - unit.panels.start) * self.panel_len();
+            (panels[first..].as_ptr(), self.width(panel))
+        };
         let bias = match self.job.bias {
-            Some(bias) if block.k == 0 => bias[columns.start..].as_ptr(),
+            Some(bias) if k.start == 0 => bias[columns.start..].as_ptr(),
             _ => std::ptr::null(),
         };
         Tile {
-            a: packed[rows.start * self.depth() + packing.depth(block.k) * rows.len()..].as_ptr(),
-            b: block.b,
-            b_stride: block.b_stride,
-            depth: packing.depth(K_BLOCK.min(self.k - block.k)),
+            a: packed[rows.start * self.depth() + packing.depth(k.start) * rows.len()..].as_ptr(),
+            b,
+            b_stride,
+            depth: packing.depth(k.len()),
             rows: rows.len(),
             cols: columns.len(),
-            width: columns.len().next_multiple_of(self.kernel.lanes),
+            width: self.width(panel),
             // SAFETY: the row and the column are inside y, which was checked.
             y: unsafe { self.y.get().add(rows.start * self.y_stride + columns.start) },
             stride: self.y_stride,
-            load: self.job.add || block.k > 0,
+            load: self.job.add || k.start > 0,
             scale: self.job.scale,
             bias,
         }
     }
 
     /// A sum over no k.
-    fn empty_sum(&self, panels: Range<usize>, rows: Range<usize>) {
-        for row in rows {
-            for col in panels.clone().flat_map(|panel| self.columns(panel)) {
-                // SAFETY: inside y; no other task writes this part of it.
+    fn empty_sum(&self) {
+        for row in 0..self.m {
+            for col in 0..self.n {
+                // SAFETY: inside y.
                 let y = unsafe { &mut *self.y.get().add(row * self.y_stride + col) };
                 let start = if self.job.add { *y } else { 0.0 };
                 *y = start + self.job.bias.map_or(0.0, |bias| bias[col]);

@@ -37,14 +37,15 @@ pub(crate) struct PackX {
     pub(crate) out: *mut u32,
 }
 
-/// A panel to pack: `n` columns of y, `k` long. `bytes` is the panel's first element, and
-/// `row_bytes` the distance of stored rows. Packed as `[depth][width]`, columns padded with zeros.
+/// Columns of a panel to pack: `n` columns of y, `k` long. `bytes` is the first element, and
+/// `row_bytes` the distance of stored rows. Packed as `[depth][width]`, columns padded with zeros, rows `stride` apart.
 pub(crate) struct PackW {
     pub(crate) bytes: *const u8,
     pub(crate) row_bytes: usize,
     pub(crate) n: usize,
     pub(crate) k: usize,
     pub(crate) width: usize,
+    pub(crate) stride: usize,
     pub(crate) out: *mut u32,
 }
 
@@ -70,9 +71,7 @@ pub(crate) struct Tile {
     pub(crate) bias: *const f32,
 }
 
-/// Lines of memory that the next panel will read, fetched a few at a time while this one is
-/// packed and multiplied: rows of a matrix are too short and too far apart for the processor to
-/// guess them.
+/// Lines of memory that will be packed next, fetched a few at a time while a tile is multiplied.
 pub(crate) struct Ahead {
     row: *const u8,
     row_bytes: usize,
@@ -81,7 +80,7 @@ pub(crate) struct Ahead {
     line: usize,
     rows_left: usize,
     /// Lines at each call.
-    pub(crate) burst: usize,
+    burst: usize,
 }
 
 impl Ahead {
@@ -109,9 +108,10 @@ impl Ahead {
         }
     }
 
-    /// Lines not fetched yet.
-    pub(crate) fn left(&self) -> usize {
-        self.rows_left * self.lines - self.line
+    /// The same, fetched in `calls` calls.
+    pub(crate) fn spread(mut self, calls: usize) -> Self {
+        self.burst = (self.rows_left * self.lines).div_ceil(calls.max(1));
+        self
     }
 
     /// Asks for the next lines.
@@ -147,7 +147,7 @@ fn fetch_line(at: *const u8) {
 #[inline(always)]
 fn fetch_line(_at: *const u8) {}
 
-pub(crate) type PackWFn = unsafe fn(&PackW, &mut Ahead);
+pub(crate) type PackWFn = unsafe fn(&PackW);
 pub(crate) type TileFn = unsafe fn(&Tile, &mut Ahead);
 
 /// Columns of y for few rows: all of k, straight from the stored rows. x is packed row by row,

@@ -15,9 +15,10 @@
 //! subnormal inputs and accumulators as zero, and so do the roundings here; kernels that emulate
 //! it do not flush accumulators, which can move an element by at most `k · 2⁻¹²⁶`.
 //!
-//! **How.** Activations are packed once a call into tiles of a few rows. A task decodes and packs
-//! one panel of the matrix (some 50 columns of y, one block of k) into its thread's buffer and
-//! runs all rows over it; the matrix is read once, and nothing is allocated after the first calls.
+//! **How.** Activations are packed once a call into tiles of a few rows. A thread decodes and packs
+//! some panels of the matrix (50 columns of y each, one block of k) into its buffer and
+//! runs all rows over them while it packs the next ones; the matrix is read once, and nothing is allocated after
+//! the first calls.
 
 pub(crate) mod arena;
 mod driver;
@@ -33,7 +34,9 @@ mod avx512;
 
 mod lowrank;
 mod outer;
+mod panels;
 mod peak;
+mod tasks;
 #[cfg(test)]
 mod tests;
 

@@ -237,10 +237,7 @@ pub(crate) unsafe fn pack_columns(pack: &PackX) {
 /// # Safety
 /// As [`PackW`] says.
 #[inline(always)]
-pub(crate) unsafe fn pack_w<const WIDE: bool, const NT: bool, D: Decode>(
-    pack: &PackW,
-    _ahead: &mut Ahead,
-) {
+pub(crate) unsafe fn pack_w<const WIDE: bool, const NT: bool, D: Decode>(pack: &PackW) {
     let padded = pack.k.next_multiple_of(if WIDE { 2 } else { 1 });
     for k in 0..padded {
         for n in 0..pack.width {
@@ -258,7 +255,7 @@ pub(crate) unsafe fn pack_w<const WIDE: bool, const NT: bool, D: Decode>(
                     0.0
                 };
                 let (slot, bits) = place::<WIDE>(k, value);
-                *pack.out.add(slot * pack.width + n) = bits;
+                *pack.out.add(slot * pack.stride + n) = bits;
             }
         }
     }

@@ -234,7 +234,7 @@ fn many_panels_in_groups_give_the_definitions_bits() {
             (StoredDtype::F32, Precision::Bf16),
             (StoredDtype::F16, Precision::F32),
         ] {
-            for (m, k, n) in [(3, 4100, 900), (51, 1090, 1500)] {
+            for (m, k, n) in [(3, 4100, 900), (51, 1090, 1500), (150, 77, 590)] {
                 let case = Case::new((m, k, n), 11, 0, (product, dtype, precision));
                 let want = case.want();
                 for isa in Isa::available() {

@@ -4,7 +4,7 @@
 //! on those of the packing function that they end up in.
 
 use super::LANES;
-use crate::gemm::kernel::{Ahead, PackW, PackX};
+use crate::gemm::kernel::{PackW, PackX};
 use std::arch::x86_64::*;
 
 /// Elements of a file, sixteen at a time.
@@ -28,6 +28,15 @@ pub(super) trait Source {
             let high = Self::values(at.wrapping_add(LANES * Self::SIZE), (mask >> 16) as u16);
             std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
         }
+    }
+    /// The bf16 of 16 elements in the lower half.
+    ///
+    /// # Safety
+    /// They are readable, and the processor has AVX-512 bf16.
+    #[inline(always)]
+    unsafe fn half_pairs(at: *const u8) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { Self::pairs(at, 0xffff) }
     }
 }
 
@@ -67,6 +76,11 @@ impl Source for Bf16Source {
     unsafe fn pairs(at: *const u8, mask: u32) -> __m512i {
         // SAFETY: the caller's promise.
         unsafe { _mm512_maskz_loadu_epi16(mask, at.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn half_pairs(at: *const u8) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_zextsi256_si512(_mm256_loadu_si256(at.cast())) }
     }
 }
 
@@ -207,10 +221,7 @@ macro_rules! pack_nt {
         /// # Safety
         /// As [`PackW`] says, for rows along k.
         #[target_feature(enable = $features)]
-        pub(super) unsafe fn $name<$(const $wide: bool,)? S: Source>(
-            pack: &PackW,
-            ahead: &mut Ahead,
-        ) {
+        pub(super) unsafe fn $name<$(const $wide: bool,)? S: Source>(pack: &PackW) {
             const K_STAGE: usize = STAGE * $step / LANES;
             let mut stage = std::mem::MaybeUninit::<Stage>::uninit();
             let stage: *mut u32 = stage.as_mut_ptr().cast();
@@ -226,14 +237,13 @@ macro_rules! pack_nt {
                             let to = stage.add(column * STAGE_STRIDE);
                             stage_row!(at, inside, run, to, $step, S::SIZE, $load);
                         }
-                        ahead.fetch();
                     }
                     let depth: usize = $depth(run);
                     for slot in (0..depth).step_by(LANES) {
-                        let to = (first * LANES / $step + slot) * pack.width + group;
+                        let to = (first * LANES / $step + slot) * pack.stride + group;
                         // SAFETY: staged above; the output holds `depth × width`.
                         unsafe {
-                            transpose(stage.add(slot), pack.out.add(to), pack.width, depth - slot);
+                            transpose(stage.add(slot), pack.out.add(to), pack.stride, depth - slot);
                         }
                     }
                 }
@@ -259,36 +269,74 @@ pack_nt!(
     |at, left| along_k::<WIDE>(S::values(at, first16(left)))
 );
 
+/// Words of two rows by turns, from word `first` on: (even k, odd k) of one column after the other.
+const fn zip(first: u16) -> [u16; 32] {
+    let mut zip = [0; 32];
+    let mut i = 0;
+    while i < LANES {
+        zip[2 * i] = first + i as u16;
+        zip[2 * i + 1] = 32 + first + i as u16;
+        i += 1;
+    }
+    zip
+}
+
+/// Stores the pairs of two rows' first `V` vectors of columns.
+///
+/// # Safety
+/// `out` holds them; the processor has AVX-512.
+#[inline(always)]
+unsafe fn store_pairs<const V: usize>(
+    zips: &[__m512i; 2],
+    even: __m512i,
+    odd: __m512i,
+    out: *mut u32,
+) {
+    for (v, zip) in zips.iter().enumerate().take(V) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let zipped = _mm512_permutex2var_epi16(even, *zip, odd);
+            _mm512_storeu_si512(out.add(v * LANES).cast(), zipped);
+        }
+    }
+}
+
 /// # Safety
 /// As [`PackW`] says, for rows along n.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-pub(super) unsafe fn nn_pairs<S: Source>(pack: &PackW, ahead: &mut Ahead) {
-    // Word i of both rows, i upwards: (even k, odd k) of column i.
-    const ZIP: [u16; 32] = {
-        let mut zip = [0; 32];
-        let mut i = 0;
-        while i < 16 {
-            zip[2 * i] = i as u16;
-            zip[2 * i + 1] = 32 + i as u16;
-            i += 1;
-        }
-        zip
-    };
-    // SAFETY: the index is 64 bytes; the rest is inside the panel, by the masks.
+pub(super) unsafe fn nn_pairs<S: Source>(pack: &PackW) {
+    const ZIPS: [[u16; 32]; 2] = [zip(0), zip(LANES as u16)];
+    // SAFETY: an index is 64 bytes; the rest is inside the panel, by its size and by the masks.
     unsafe {
-        let zip = _mm512_loadu_si512(ZIP.as_ptr().cast());
+        let zips = ZIPS.map(|zip| _mm512_loadu_si512(zip.as_ptr().cast()));
         for k in (0..pack.k).step_by(2) {
-            ahead.fetch();
-            for group in (0..pack.width).step_by(LANES) {
+            let row = pack.bytes.wrapping_add(k * pack.row_bytes);
+            let out = pack.out.add(k / 2 * pack.stride);
+            let mut group = 0;
+            // A load under a mask that misses the caches lets fewer others run beside it.
+            if k + 1 < pack.k {
+                while group + 2 * LANES <= pack.n {
+                    let at = row.wrapping_add(group * S::SIZE);
+                    let odd = S::pairs(at.wrapping_add(pack.row_bytes), u32::MAX);
+                    let even = S::pairs(at, u32::MAX);
+                    store_pairs::<2>(&zips, even, odd, out.add(group));
+                    group += 2 * LANES;
+                }
+                if group + LANES <= pack.n {
+                    let at = row.wrapping_add(group * S::SIZE);
+                    let odd = S::half_pairs(at.wrapping_add(pack.row_bytes));
+                    let even = S::half_pairs(at);
+                    store_pairs::<1>(&zips, even, odd, out.add(group));
+                    group += LANES;
+                }
+            }
+            while group < pack.width {
                 let mask = u32::from(first16(pack.n.saturating_sub(group)));
-                let at = pack
-                    .bytes
-                    .wrapping_add(k * pack.row_bytes + group * S::SIZE);
-                let even = S::pairs(at, mask);
                 let odd_mask = if k + 1 < pack.k { mask } else { 0 };
+                let at = row.wrapping_add(group * S::SIZE);
                 let odd = S::pairs(at.wrapping_add(pack.row_bytes), odd_mask);
-                let out = pack.out.add(k / 2 * pack.width + group);
-                _mm512_storeu_si512(out.cast(), _mm512_permutex2var_epi16(even, zip, odd));
+                store_pairs::<1>(&zips, S::pairs(at, mask), odd, out.add(group));
+                group += LANES;
             }
         }
     }
@@ -297,14 +345,13 @@ pub(super) unsafe fn nn_pairs<S: Source>(pack: &PackW, ahead: &mut Ahead) {
 /// # Safety
 /// As [`PackW`] says, for rows along n.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(super) unsafe fn nn_f32<const WIDE: bool, S: Source>(pack: &PackW, ahead: &mut Ahead) {
+pub(super) unsafe fn nn_f32<const WIDE: bool, S: Source>(pack: &PackW) {
     let depth = if WIDE {
         pack.k.next_multiple_of(2)
     } else {
         pack.k
     };
     for k in 0..depth {
-        ahead.fetch();
         let slot = if WIDE { k ^ 1 } else { k };
         for group in (0..pack.width).step_by(LANES) {
             let inside = if k < pack.k {
@@ -321,7 +368,7 @@ pub(super) unsafe fn nn_f32<const WIDE: bool, S: Source>(pack: &PackW, ahead: &m
                 if WIDE {
                     values = round_to_bf16(values);
                 }
-                _mm512_storeu_ps(pack.out.add(slot * pack.width + group).cast(), values);
+                _mm512_storeu_ps(pack.out.add(slot * pack.stride + group).cast(), values);
             }
         }
     }

@@ -1,0 +1,212 @@
+//! Panels of a matrix, packed a piece at a time while those before them are multiplied.
+//!
+//! A weight that is needed at once waits for memory: rows of a matrix are too short and too far apart for the processor
+//! to guess them, and rows a page apart push each other out of the caches when many are fetched early. So a thread
+//! packs its next unit in pieces of a few rows, each after some tiles of the present one, and those tiles fetch the
+//! piece's lines.
+
+use super::Product;
+use super::driver::Plan;
+use super::kernel::{Ahead, PackW, STEP};
+use std::ops::Range;
+
+/// Stored rows of a piece where they lie along n; even, for pairs of bf16.
+const PIECE_ROWS: usize = 32;
+/// The next unit is packed while the last so many rows are multiplied: what came earlier would be pushed out of the
+/// second cache again by the rows that stream through it.
+const LAST_ROWS: usize = 128;
+
+/// A block of k of some panels, for some rows of x.
+#[derive(Clone)]
+pub(super) struct Unit {
+    pub(super) rows: Range<usize>,
+    pub(super) panels: Range<usize>,
+    pub(super) k: Range<usize>,
+}
+
+impl Unit {
+    /// Panels of the largest unit. Two such units fit the second cache.
+    pub(super) const PANELS: usize = 2;
+}
+
+/// A unit on its way into a thread's buffer, where it is `[panel][depth][width]`.
+pub(super) struct Packer<'a> {
+    plan: &'a Plan<'a>,
+    pub(super) unit: Unit,
+    out: &'a mut [u32],
+    packed: usize,
+}
+
+impl<'a> Packer<'a> {
+    pub(super) fn new(plan: &'a Plan<'a>, unit: Unit, out: &'a mut [u32]) -> Self {
+        let packed = 0;
+        Self {
+            plan,
+            unit,
+            out,
+            packed,
+        }
+    }
+
+    /// What is not packed yet, at once.
+    pub(super) fn finish(mut self) -> (Unit, &'a mut [u32]) {
+        self.pack_to(self.pieces());
+        (self.unit, self.out)
+    }
+
+    fn pieces(&self) -> usize {
+        if self.plan.direct() {
+            return 0;
+        }
+        match self.plan.job.product {
+            Product::Nt => self.columns().len().div_ceil(self.plan.kernel.lanes),
+            Product::Nn => self.unit.k.len().div_ceil(PIECE_ROWS),
+        }
+    }
+
+    fn columns(&self) -> Range<usize> {
+        let panels = &self.unit.panels;
+        self.plan.columns(panels.start).start..self.plan.columns(panels.end - 1).end
+    }
+
+    /// Columns and run of k of some pieces.
+    fn rectangle(&self, pieces: Range<usize>) -> (Range<usize>, Range<usize>) {
+        let part = |of: Range<usize>, len: usize| {
+            of.start + pieces.start * len..of.end.min(of.start + pieces.end * len)
+        };
+        let (columns, k) = (self.columns(), self.unit.k.clone());
+        match self.plan.job.product {
+            Product::Nt => (part(columns, self.plan.kernel.lanes), k),
+            Product::Nn => (columns, part(k, PIECE_ROWS)),
+        }
+    }
+
+    /// The lines that are read next, up to piece `end`.
+    fn ahead(&self, end: usize) -> Ahead {
+        let (columns, k) = self.rectangle(self.packed..end);
+        let w = &self.plan.job.w;
+        let (len, rows) = match self.plan.job.product {
+            Product::Nt => (k.len(), columns.len()),
+            Product::Nn => (columns.len(), k.len()),
+        };
+        let first = self.plan.stored(columns.start, k.start);
+        Ahead::new(first, len * w.dtype.size(), w.row_bytes, rows)
+    }
+
+    fn pack_to(&mut self, end: usize) {
+        while self.packed < end {
+            let (columns, k) = self.rectangle(self.packed..self.packed + 1);
+            let cols = self.plan.kernel.cols;
+            let mut first = columns.start;
+            while first < columns.end {
+                let next = columns.end.min((first / cols + 1) * cols);
+                self.pack(first..next, k.clone());
+                first = next;
+            }
+            self.packed += 1;
+        }
+    }
+
+    /// Packs columns of one panel.
+    fn pack(&mut self, columns: Range<usize>, k: Range<usize>) {
+        let (plan, kernel) = (self.plan, self.plan.kernel);
+        let panel = columns.start / kernel.cols;
+        let stride = plan.width(panel);
+        let depth = kernel.packing.depth(k.start - self.unit.k.start);
+        let to = (panel - self.unit.panels.start) * plan.panel_len()
+            + depth * stride
+            + columns.start % kernel.cols;
+        let out = &mut self.out[to..];
+        let pack = PackW {
+            bytes: plan.stored(columns.start, k.start),
+            row_bytes: plan.job.w.row_bytes,
+            n: columns.len(),
+            k: k.len(),
+            width: columns.len().next_multiple_of(kernel.lanes),
+            stride,
+            out: out.as_mut_ptr(),
+        };
+        let rows = kernel.packing.depth(pack.k);
+        assert!(
+            rows == 0 || out.len() >= (rows - 1) * stride + pack.width,
+            "room for a piece"
+        );
+        // SAFETY: the piece lies inside the matrix, and the buffer holds it.
+        unsafe { (kernel.pack_w(plan.job.product, plan.job.w.dtype))(&pack) };
+    }
+}
+
+/// Spreads the packing of the next unit over the last tiles of the present one.
+pub(super) struct Pace<'a> {
+    packer: Option<Packer<'a>>,
+    pieces: usize,
+    /// Tiles before packing begins.
+    wait: usize,
+    /// Tiles that packing is spread over.
+    tiles: usize,
+    done: usize,
+    steps: usize,
+    pub(super) ahead: Ahead,
+}
+
+impl<'a> Pace<'a> {
+    /// For a unit of `rows` rows of tiles, `panels` tiles in each.
+    pub(super) fn new(plan: &Plan<'_>, unit: &Unit, packer: Option<Packer<'a>>) -> Self {
+        let tiles = |rows: usize| rows.div_ceil(plan.kernel.rows) * unit.panels.len();
+        let spread = tiles(unit.rows.len().min(LAST_ROWS));
+        let mut pace = Self {
+            pieces: packer.as_ref().map_or(0, Packer::pieces),
+            packer,
+            wait: tiles(unit.rows.len()) - spread,
+            tiles: spread,
+            done: 0,
+            steps: plan.kernel.packing.depth(unit.k.len()).div_ceil(STEP),
+            ahead: Ahead::NOTHING,
+        };
+        if pace.wait == 0 {
+            pace.look_ahead();
+        }
+        pace
+    }
+
+    /// Packs what is due after one more tile.
+    pub(super) fn tile_done(&mut self) {
+        if self.wait > 0 {
+            self.wait -= 1;
+            if self.wait == 0 {
+                self.look_ahead();
+            }
+            return;
+        }
+        self.done += 1;
+        let due = self.pieces * self.done / self.tiles;
+        if let Some(packer) = &mut self.packer
+            && packer.packed < due
+        {
+            packer.pack_to(due);
+            self.look_ahead();
+        }
+    }
+
+    /// Has the lines of the next pieces fetched until their turn.
+    fn look_ahead(&mut self) {
+        let Some(packer) = &self.packer else { return };
+        if packer.packed == self.pieces {
+            return;
+        }
+        let turn = ((packer.packed + 1) * self.tiles).div_ceil(self.pieces);
+        let ahead = packer.ahead(self.pieces * turn / self.tiles);
+        let steps = (turn - self.done) * self.steps;
+        self.ahead = ahead.spread(steps);
+    }
+
+    /// The next unit, as far as it is packed.
+    pub(super) fn packer(self) -> Option<Packer<'a>> {
+        self.packer
+    }
+}
+
+/// Dwords of a thread's buffer for one unit.
+pub(super) fn unit_len(plan: &Plan<'_>) -> usize {
+    plan.panel_len() * Unit::PANELS
+}
