@@ -1,11 +1,11 @@
 //! Cross-entropy of a chunk of logits, in place.
 //!
-//! A row is read three times while it is in cache: for its maximum, for its sum of exponentials and for
-//! the gradient. Exponentials are summed in blocks of a thousand in f32 and the blocks in f64, so a
-//! vocabulary of any size costs no accuracy.
+//! A row is read three times while it is in cache: for its maximum, for its exponentials, which take its place where
+//! the gradient is wanted, and for the gradient, which is made of them. Exponentials are summed in blocks of a
+//! thousand in f32 and the blocks in f64, so a vocabulary of any size costs no accuracy.
 
 use crate::share::{SharedMat, SharedSlice};
-use crate::vector::{Kernel, LANES, Vector, dispatch, exp, reduce};
+use crate::vector::{Kernel, LANES, Vector, dispatch, exp, reduce, update};
 use crate::{Context, MatMut};
 
 const BLOCK: usize = 1024;
@@ -73,31 +73,37 @@ impl Kernel for Row<'_> {
         let top = v.splat(highest);
         let smoothing = f64::from(self.work.label_smoothing);
         let size = self.row.len() as f64;
-        let sum = exponentials(v, self.row, top);
+        let target = f64::from(self.row[self.target]);
+        let mean = if smoothing > 0.0 {
+            total(v, self.row) / size
+        } else {
+            0.0
+        };
+        let sum = if self.work.gradient {
+            exponentiate(v, self.row, top)
+        } else {
+            exponentials(v, self.row, top)
+        };
         let lse = f64::from(highest) + sum.ln();
-        let mut loss = lse - f64::from(self.row[self.target]);
+        let mut loss = lse - target;
         if smoothing > 0.0 {
-            let mean = total(v, self.row) / size;
             loss = (1.0 - smoothing) * loss + smoothing * (lse - mean);
         }
         if self.work.gradient {
-            self.differentiate(v, top, sum, smoothing / size);
+            self.differentiate(v, sum, smoothing / size);
         }
         loss as f32
     }
 }
 
 impl Row<'_> {
-    /// `weight · (exp(x - top)/sum - spread)`, and less `1 - ε` at the target.
+    /// From `e = exp(x - top)`: `weight · (e/sum - spread)`, and less `1 - ε` at the target.
     #[inline(always)]
-    fn differentiate<V: Vector>(self, v: V, top: V::F, sum: f64, spread: f64) {
+    fn differentiate<V: Vector>(self, v: V, sum: f64, spread: f64) {
         let weight = f64::from(self.weight);
         let factor = v.splat((weight / sum) as f32);
         let spread = v.splat((-weight * spread) as f32);
-        for part in self.row.chunks_mut(LANES) {
-            let e = exp(v, v.sub(v.load_part(part, 0.0), top));
-            v.store_part(v.fma(e, factor, spread), part);
-        }
+        update!(v, self.row, |e| v.fma(e, factor, spread));
         let hit = weight * (1.0 - f64::from(self.work.label_smoothing));
         self.row[self.target] = (f64::from(self.row[self.target]) - hit) as f32;
     }
@@ -121,6 +127,17 @@ fn exponentials<V: Vector>(v: V, row: &[f32], top: V::F) -> f64 {
             v.add(sum, exp(v, v.sub(x, top)))
         });
         total += f64::from(sum);
+    }
+    total
+}
+
+/// The same sum, and every `x` replaced by its `exp(x - top)`.
+#[inline(always)]
+fn exponentiate<V: Vector>(v: V, row: &mut [f32], top: V::F) -> f64 {
+    let mut total = 0.0;
+    for block in row.chunks_mut(BLOCK) {
+        update!(v, block, |x| exp(v, v.sub(x, top)));
+        total += f64::from(reduce!(v, block, 0.0, |sum, e| v.add(sum, e)));
     }
     total
 }
@@ -191,6 +208,28 @@ mod tests {
                     prop_assert!(error <= 1e-6 * weight, "column {c}: {error}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_loss_has_the_same_bits_with_and_without_its_gradient() {
+        let cols = 2 * BLOCK + 37;
+        let logits: Vec<f32> = (0..2 * cols).map(|i| 9.0 * uniform(5, i as u64)).collect();
+        for isa in Isa::available() {
+            let context = Context::new(Some(1), Some(isa));
+            let (want, _) = run(&context, &logits, 2, 0.1);
+            let mut losses = vec![9.0; 2];
+            let work = CrossEntropy {
+                targets: &[0, 31],
+                weights: &[1.0; 2],
+                label_smoothing: 0.1,
+                gradient: false,
+            };
+            let mut kept = logits.clone();
+            let mat = MatMut::dense(&mut kept, 2, cols);
+            cross_entropy(&context, mat, work, &mut losses);
+            assert_eq!(losses, want, "{isa:?}");
+            assert_eq!(kept, logits, "{isa:?}");
         }
     }
 

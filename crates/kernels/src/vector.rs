@@ -73,6 +73,11 @@ pub(crate) trait Vector: Copy {
         self.store(a, &mut lanes);
         lanes
     }
+    /// The lowest byte of each element's bits.
+    #[inline(always)]
+    fn lowest_bytes(self, a: Self::F) -> [u8; LANES] {
+        self.to_lanes(a).map(|x| x.to_bits() as u8)
+    }
     #[inline(always)]
     fn zero(self) -> Self::F {
         self.splat(0.0)
@@ -202,8 +207,19 @@ macro_rules! map_all {
     }};
 }
 
-/// `y = value(y, a)` for slices of equal length.
+/// `y = value(y)`, or `y = value(y, a)` for slices of equal length.
 macro_rules! update {
+    ($v:expr, $y:expr, |$old:ident| $value:expr) => {{
+        let (to, y_tail) = $y.as_chunks_mut::<{ $crate::vector::LANES }>();
+        for y in to {
+            let $old = $v.load(y);
+            $v.store($value, y);
+        }
+        if !y_tail.is_empty() {
+            let $old = $v.load_part(y_tail, 0.0);
+            $v.store_part($value, y_tail);
+        }
+    }};
     ($v:expr, $y:expr, $a:expr, |$old:ident, $one:ident| $value:expr) => {{
         let (a, a_tail) = $a.as_chunks::<{ $crate::vector::LANES }>();
         let (to, y_tail) = $y.as_chunks_mut::<{ $crate::vector::LANES }>();

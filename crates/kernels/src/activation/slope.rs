@@ -86,18 +86,28 @@ impl<C: Curve> Kernel for Forward<'_, C> {
             // SAFETY: each task has its own rows.
             let (y, slopes) = unsafe { (self.y.row(r), self.slopes.row(r)) };
             let slopes: &mut [u8] = bytemuck::cast_slice_mut(slopes);
-            for at in (0..x.len()).step_by(LANES) {
-                let part = at..(at + LANES).min(x.len());
-                let (value, slope) = self.curve.both(v, v.load_part(&x[part.clone()], 0.0));
-                v.store_part(value, &mut y[part.clone()]);
-                let steps = v.fma(slope, v.splat(1.0 / STEP), v.splat(ZERO));
-                let lanes = v.to_lanes(v.add(steps, v.splat(ROUNDER)));
-                for (slope, lane) in slopes[part].iter_mut().zip(lanes) {
-                    *slope = lane.to_bits() as u8;
-                }
+            let (lanes, x_tail) = x.as_chunks::<LANES>();
+            let (values, y_tail) = y.as_chunks_mut::<LANES>();
+            let (bytes, bytes_tail) = slopes[..x.len()].as_chunks_mut::<LANES>();
+            for ((x, y), bytes) in lanes.iter().zip(values).zip(bytes) {
+                let (value, slope) = self.curve.both(v, v.load(x));
+                v.store(value, y);
+                *bytes = steps(v, slope);
+            }
+            if !x_tail.is_empty() {
+                let (value, slope) = self.curve.both(v, v.load_part(x_tail, 0.0));
+                v.store_part(value, y_tail);
+                bytes_tail.copy_from_slice(&steps(v, slope)[..x_tail.len()]);
             }
         }
     }
+}
+
+/// The bytes of sixteen slopes.
+#[inline(always)]
+fn steps<V: Vector>(v: V, slope: V::F) -> [u8; LANES] {
+    let steps = v.fma(slope, v.splat(1.0 / STEP), v.splat(ZERO));
+    v.lowest_bytes(v.add(steps, v.splat(ROUNDER)))
 }
 
 struct Multiply<'a> {

@@ -1,6 +1,6 @@
 //! One 512-bit register.
 
-use super::{Lanes, Vector};
+use super::{LANES, Lanes, Vector};
 use std::arch::x86_64::*;
 
 /// Proof of AVX-512 F, BW, DQ and VL.
@@ -49,5 +49,10 @@ impl Vector for Avx512 {
         fn less(a: __m512, b: __m512) -> __mmask16 = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b);
         fn select(mask: __mmask16, a: __m512, b: __m512) -> __m512 =
             _mm512_mask_blend_ps(mask, b, a);
+        fn lowest_bytes(a: __m512) -> [u8; LANES] = {
+            let mut bytes = [0; LANES];
+            _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_castps_si512(a)));
+            bytes
+        };
     }
 }
