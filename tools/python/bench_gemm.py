@@ -31,11 +31,11 @@ def pool(out, inputs, dtype):
 
 
 def best_seconds(seconds, run):
-    """The fastest of the runs that fit into `seconds`, at least two, behind one more that makes what torch makes once.
+    """The fastest of the runs that fit into `seconds`, at least five, behind one more that makes what torch makes once.
     What a run returns is freed outside of its time."""
     run()
     best, runs, end = float("inf"), 0, time.perf_counter() + seconds
-    while runs < 2 or time.perf_counter() < end:
+    while runs < 5 or time.perf_counter() < end:
         start = time.perf_counter()
         made = run()
         best = min(best, time.perf_counter() - start)

@@ -1,4 +1,5 @@
 //! Do the non-linearities run at the speed of memory? M rows of BLOOM-1b4's MLP.
+//! With slopes in bytes, as training runs them, and against torch: `cargo xtask bench --row kernels`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lowrank_kernels::activation::{Activation, backward, forward};

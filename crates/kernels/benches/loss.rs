@@ -1,6 +1,6 @@
 //! What does cross-entropy with its gradient cost? M label positions over the vocabulary of
 //! `bloom-1b4-zh`. Logits are overwritten by their gradient, so from the second round on they are small: the work
-//! is the same.
+//! is the same. Against torch: `cargo xtask bench --row kernels`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lowrank_kernels::elementwise::uniform;

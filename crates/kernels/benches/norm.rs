@@ -1,5 +1,5 @@
 //! Do the norms run at the speed of memory? `LayerNorm` of M rows of BLOOM-1b4's hidden size, forward and
-//! backward.
+//! backward. Against torch: `cargo xtask bench --row kernels`.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lowrank_kernels::elementwise::uniform;

@@ -26,11 +26,17 @@ pub(crate) struct KernelsArgs {
     #[arg(long)]
     kernel: Option<String>,
     /// Seconds for each figure.
-    #[arg(long, default_value_t = 0.3)]
+    #[arg(long, default_value_t = 0.2)]
     seconds: f64,
 }
 
 const ROWS: &str = "1,16,64,256,1024";
+/// glibc's malloc keeps what is freed. By itself it gives large blocks back, and torch, whose results are new ones each
+/// time, then spends most of its time in page faults.
+const KEEP_FREED: [(&str, &str); 2] = [
+    ("MALLOC_MMAP_MAX_", "0"),
+    ("MALLOC_TRIM_THRESHOLD_", "100000000000"),
+];
 pub(crate) const HEADS: usize = 16;
 pub(crate) const HEAD_DIM: usize = 128;
 const HIDDEN: usize = HEADS * HEAD_DIM;
@@ -351,7 +357,7 @@ pub(crate) fn race(race: &Race) -> Result<()> {
     let (rows, seconds) = if race.smoke {
         ("1,16", "0.01")
     } else {
-        (ROWS, "0.3")
+        (ROWS, "0.2")
     };
     let options = ["--rows", rows, "--seconds", seconds];
     let with_options = |mut command: Command| {
@@ -360,7 +366,11 @@ pub(crate) fn race(race: &Race) -> Result<()> {
     };
     let lines = lines::run(
         race.runs,
-        || with_options(race.peer("bench_kernels.py")),
+        || {
+            let mut command = with_options(race.peer("bench_kernels.py"));
+            command.envs(KEEP_FREED);
+            command
+        },
         || with_options(race.side("kernels")),
         &["kernel", "pass"],
     )?;
