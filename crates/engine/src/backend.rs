@@ -265,28 +265,21 @@ pub trait Backend: Send + Sync {
         table: View<'_, Self::Buf>,
         rotation: Rotation,
     );
-    /// Causal softmax attention inside each segment; `out` is `[T, H·E]`, heads in order. `lse` `[T, H]` gets
-    /// the log of each softmax's denominator, of scores with `-slope * distance` where there is `ALiBi`.
+    /// Causal softmax attention inside each segment; `out` is `[T, H·E]`, heads in order. Scores have
+    /// `-slope * distance` added where there is `ALiBi`.
     fn attention(
         &self,
         shape: &AttentionShape,
         qkv: View<'_, Self::Buf>,
         segments: &[Segment],
         out: ViewMut<'_, Self::Buf>,
-        lse: &mut Self::Buf,
     );
     /// Gradient of [`Backend::attention`]: sets every query, key and value column of `dqkv`.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "a fused operation with its saved outputs"
-    )]
     fn attention_backward(
         &self,
         shape: &AttentionShape,
         qkv: View<'_, Self::Buf>,
         segments: &[Segment],
-        out: View<'_, Self::Buf>,
-        lse: &Self::Buf,
         dout: View<'_, Self::Buf>,
         dqkv: ViewMut<'_, Self::Buf>,
     );

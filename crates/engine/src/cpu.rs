@@ -434,7 +434,6 @@ impl Backend for Cpu {
         qkv: View<'_, Buf>,
         segments: &[Segment],
         out: ViewMut<'_, Buf>,
-        lse: &mut Buf,
     ) {
         attention::forward(
             &self.context,
@@ -442,7 +441,6 @@ impl Backend for Cpu {
             mat(qkv),
             &segments_of(segments),
             mat_mut(out),
-            lse.as_mut_slice(),
         );
     }
 
@@ -451,8 +449,6 @@ impl Backend for Cpu {
         shape: &AttentionShape,
         qkv: View<'_, Buf>,
         segments: &[Segment],
-        out: View<'_, Buf>,
-        lse: &Buf,
         dout: View<'_, Buf>,
         dqkv: ViewMut<'_, Buf>,
     ) {
@@ -461,8 +457,6 @@ impl Backend for Cpu {
             &attention_of(shape),
             mat(qkv),
             &segments_of(segments),
-            mat(out),
-            lse.as_slice(),
             mat(dout),
             mat_mut(dqkv),
         );

@@ -429,11 +429,9 @@ impl Backend for Reference {
         qkv: View<'_, Vec<f32>>,
         segments: &[Segment],
         out: ViewMut<'_, Vec<f32>>,
-        lse: &mut Vec<f32>,
     ) {
-        let (attended, denominators) = attention::attention(shape, &load(qkv), segments);
+        let attended = attention::attention(shape, &load(qkv), segments);
         attended.store(out.buf, out.span, Write::Set);
-        denominators.store(lse, Span::dense(qkv.span.rows, shape.heads), Write::Set);
     }
 
     fn attention_backward(
@@ -441,17 +439,11 @@ impl Backend for Reference {
         shape: &AttentionShape,
         qkv: View<'_, Vec<f32>>,
         segments: &[Segment],
-        out: View<'_, Vec<f32>>,
-        lse: &Vec<f32>,
         dout: View<'_, Vec<f32>>,
         dqkv: ViewMut<'_, Vec<f32>>,
     ) {
-        let lse = load_span(lse, Span::dense(qkv.span.rows, shape.heads));
-        attention::backward(shape, &load(qkv), segments, &load(out), &lse, &load(dout)).store(
-            dqkv.buf,
-            dqkv.span,
-            Write::Set,
-        );
+        let gradient = attention::backward(shape, &load(qkv), segments, &load(dout));
+        gradient.store(dqkv.buf, dqkv.span, Write::Set);
     }
 
     fn attention_cached(
@@ -578,7 +570,7 @@ fn attend_cache(
         let seen = attention::seen(shape, past + t, &rows);
         for h in 0..shape.heads {
             let kv = attention::kv_head(shape, h);
-            let (attended, _) = attention::attend(
+            let attended = attention::attend(
                 shape,
                 h,
                 &qkv.row(t)[attention::head(shape, shape.query, h)],

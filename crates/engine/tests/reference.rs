@@ -137,7 +137,6 @@ fn cached_attention_equals_attention_over_the_whole_row() {
     let (tokens, width) = (9, 32);
     let qkv = random(tokens * width, 1);
     let mut whole = backend.alloc(tokens * 16);
-    let mut lse = backend.alloc(tokens * 4);
     let segment = Segment {
         start: 0,
         len: tokens,
@@ -148,7 +147,6 @@ fn cached_attention_equals_attention_over_the_whole_row() {
         View::dense(&qkv, tokens, width),
         &[segment],
         ViewMut::dense(&mut whole, tokens, 16),
-        &mut lse,
     );
     let (mut keys, mut values) = (backend.alloc(20 * 8), backend.alloc(20 * 8));
     let mut stepped = backend.alloc(tokens * 16);

@@ -3,8 +3,9 @@
 //! One task is one head of one segment. Keys are packed transposed, in panels, and values row by row, so that
 //! scores and outputs are products of small dense matrices (`tile`), a panel of keys at a time and, where the panel
 //! reaches past the queries, only the stairs below the diagonal; a block of query rows holds its
-//! scores over all its keys, and the backward pass makes them again from the saved log-sum-exp
-//! (Dao et al. 2022, arXiv:2205.14135). `ALiBi` (Press et al. 2021, arXiv:2108.12409) is added as
+//! scores over all its keys. The backward pass makes them again (Dao et al. 2022, arXiv:2205.14135) and, since it holds
+//! whole rows of weights and of their gradients, needs nothing of the forward pass: no log-sum-exp, and as
+//! `dout·out` the sum `Σ p·dp`. `ALiBi` (Press et al. 2021, arXiv:2108.12409) is added as
 //! `-slope · distance`, which keeps scores small where `slope · position` would round them.
 
 mod backward;
@@ -14,7 +15,6 @@ mod pack;
 mod tile;
 
 use crate::share::SharedMat;
-use crate::share::SharedSlice;
 use crate::{Context, Mat, MatMut};
 use std::ops::Range;
 
@@ -140,8 +140,7 @@ fn disjoint(segments: &[Segment]) {
     }
 }
 
-/// Attention of every segment: `out` is `[T, H·E]`; `lse` `[T, H]` gets the log of each softmax's
-/// denominator.
+/// Attention of every segment: `out` is `[T, H·E]`.
 ///
 /// # Panics
 /// When sizes do not fit, or segments overlap.
@@ -151,12 +150,10 @@ pub fn forward(
     qkv: Mat<'_>,
     segments: &[Segment],
     out: MatMut<'_>,
-    lse: &mut [f32],
 ) {
     shape.check(qkv, segments);
     let size = (qkv.rows, shape.heads * shape.head_dim);
     assert_eq!(size, (out.rows, out.cols), "attention's output");
-    let lse = SharedSlice::new(&mut lse[..qkv.rows * shape.heads]);
     let out = SharedMat::new(out);
     let order = longest_first(segments);
     context.threads.run(segments.len() * shape.heads, |task| {
@@ -175,7 +172,6 @@ pub fn forward(
             value_columns: shape.columns(shape.value, kv),
             key_rows: segment.key_rows(),
             out,
-            lse: Some(lse),
         };
         work.attend(context.isa);
     });
@@ -186,23 +182,16 @@ pub fn forward(
 ///
 /// # Panics
 /// When sizes do not fit, segments overlap, or a prefix is not a segment of its own.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "a fused operation with its saved outputs"
-)]
 pub fn backward(
     context: &Context,
     shape: &Shape<'_>,
     qkv: Mat<'_>,
     segments: &[Segment],
-    out: Mat<'_>,
-    lse: &[f32],
     dout: Mat<'_>,
     dqkv: MatMut<'_>,
 ) {
     shape.check(qkv, segments);
     let size = (qkv.rows, shape.heads * shape.head_dim);
-    assert_eq!(size, (out.rows, out.cols), "attention's output");
     assert_eq!(size, (dout.rows, dout.cols), "attention's gradient");
     assert_eq!(
         (qkv.rows, qkv.cols),
@@ -219,8 +208,6 @@ pub fn backward(
                 kv: task % shape.kv_heads,
                 segments: &families[task / shape.kv_heads],
                 qkv,
-                out,
-                lse,
                 dout,
                 dqkv,
             };
@@ -284,7 +271,6 @@ pub fn cached(
             value_columns: columns,
             key_rows: [0..0, 0..total],
             out,
-            lse: None,
         };
         work.attend(context.isa);
     });

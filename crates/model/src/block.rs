@@ -186,7 +186,7 @@ impl<B: Backend> Block<B> {
             self.attention_norm
                 .forward(backend, trained, View::dense(&x, tokens, hidden_size));
         let (qkv, qkv_inputs) = self.qkv_forward(pass, trained, &normed);
-        let attention = pass.attend(&qkv).0;
+        let attention = pass.attend(&qkv);
         let kept = keep
             .saves()
             .then(|| (backend.keep_copy(&x), backend.keep(qkv)));

@@ -111,7 +111,6 @@ pub(crate) struct Attention {
     slopes: Vec<f32>,
     qkv: Vec<f32>,
     out: Vec<f32>,
-    lse: Vec<f32>,
     dout: Vec<f32>,
     dqkv: Vec<f32>,
 }
@@ -123,7 +122,6 @@ impl Attention {
             slopes: (1..=HEADS as i32).map(|head| 0.7f32.powi(head)).collect(),
             qkv: numbers(tokens * 3 * HIDDEN),
             out: vec![0.0; tokens * HIDDEN],
-            lse: vec![0.0; tokens * HEADS],
             dout: numbers(tokens * HIDDEN),
             dqkv: vec![0.0; tokens * 3 * HIDDEN],
         }
@@ -134,17 +132,16 @@ impl Attention {
         let qkv = Mat::dense(&self.qkv, tokens, 3 * HIDDEN);
         let out = MatMut::dense(&mut self.out, tokens, HIDDEN);
         let shape = shape(&self.slopes);
-        attention::forward(context, &shape, qkv, &[whole(tokens)], out, &mut self.lse);
+        attention::forward(context, &shape, qkv, &[whole(tokens)], out);
     }
 
     pub(crate) fn backward(&mut self, context: &Context) {
         let tokens = self.tokens;
         let qkv = Mat::dense(&self.qkv, tokens, 3 * HIDDEN);
-        let out = Mat::dense(&self.out, tokens, HIDDEN);
         let dout = Mat::dense(&self.dout, tokens, HIDDEN);
         let dqkv = MatMut::dense(&mut self.dqkv, tokens, 3 * HIDDEN);
         let (shape, segments) = (shape(&self.slopes), [whole(tokens)]);
-        attention::backward(context, &shape, qkv, &segments, out, &self.lse, dout, dqkv);
+        attention::backward(context, &shape, qkv, &segments, dout, dqkv);
     }
 }
 

@@ -80,7 +80,7 @@ pub(crate) fn log_sum_exp(scores: &[f64]) -> f64 {
     top + scores.iter().map(|s| (s - top).exp()).sum::<f64>().ln()
 }
 
-/// One query head over its keys: its output and the log of its denominator.
+/// One query head over its keys.
 pub(crate) fn attend<'a>(
     shape: &AttentionShape,
     h: usize,
@@ -88,7 +88,7 @@ pub(crate) fn attend<'a>(
     keys: &[Key],
     key_of: impl Fn(usize) -> &'a [f64],
     value_of: impl Fn(usize) -> &'a [f64],
-) -> (Vec<f64>, f64) {
+) -> Vec<f64> {
     let scores = scores(shape, h, q, keys, key_of);
     let lse = log_sum_exp(&scores);
     let mut out = vec![0.0; shape.head_dim];
@@ -98,17 +98,16 @@ pub(crate) fn attend<'a>(
             *out += p * v;
         }
     }
-    (out, lse)
+    out
 }
 
-/// Output `[T, H·E]` and lse `[T, H]`.
-pub(crate) fn attention(shape: &AttentionShape, qkv: &Grid, segments: &[Segment]) -> (Grid, Grid) {
+/// Output `[T, H·E]`.
+pub(crate) fn attention(shape: &AttentionShape, qkv: &Grid, segments: &[Segment]) -> Grid {
     let mut out = Grid::zeros(qkv.rows, shape.heads * shape.head_dim);
-    let mut lse = Grid::zeros(qkv.rows, shape.heads);
     for (query, keys) in sights(shape, segments) {
         for h in 0..shape.heads {
             let kv = kv_head(shape, h);
-            let (attended, denominator) = attend(
+            let attended = attend(
                 shape,
                 h,
                 &qkv.row(query)[head(shape, shape.query, h)],
@@ -117,10 +116,9 @@ pub(crate) fn attention(shape: &AttentionShape, qkv: &Grid, segments: &[Segment]
                 |row| &qkv.row(row)[head(shape, shape.value, kv)],
             );
             out.row_mut(query)[h * shape.head_dim..][..shape.head_dim].copy_from_slice(&attended);
-            lse.row_mut(query)[h] = denominator;
         }
     }
-    (out, lse)
+    out
 }
 
 /// `[T, qkv columns]`: the gradient of [`attention`].
@@ -128,8 +126,6 @@ pub(crate) fn backward(
     shape: &AttentionShape,
     qkv: &Grid,
     segments: &[Segment],
-    out: &Grid,
-    lse: &Grid,
     dout: &Grid,
 ) -> Grid {
     let mut dqkv = Grid::zeros(qkv.rows, qkv.cols);
@@ -139,12 +135,17 @@ pub(crate) fn backward(
             let (q, k) = (head(shape, shape.query, h), head(shape, shape.key, kv));
             let v = head(shape, shape.value, kv);
             let own = h * shape.head_dim..(h + 1) * shape.head_dim;
-            let dout = &dout.row(query)[own.clone()];
-            let delta = dot(dout, &out.row(query)[own]);
+            let dout = &dout.row(query)[own];
             let q_row = &qkv.row(query)[q.clone()];
-            let scores = scores(shape, h, q_row, &keys, |row| &qkv.row(row)[k.clone()]);
+            let key_of = |row| &qkv.row(row)[k.clone()];
+            let out = attend(shape, h, q_row, &keys, key_of, |row| {
+                &qkv.row(row)[v.clone()]
+            });
+            let delta = dot(dout, &out);
+            let scores = scores(shape, h, q_row, &keys, key_of);
+            let lse = log_sum_exp(&scores);
             for (key, score) in keys.iter().zip(scores) {
-                let p = (score - lse.row(query)[h]).exp();
+                let p = (score - lse).exp();
                 let dp = dot(dout, &qkv.row(key.row)[v.clone()]);
                 let ds = p * (dp - delta) * f64::from(shape.scale);
                 let k_row = &qkv.row(key.row)[k.clone()];

@@ -121,22 +121,14 @@ impl Attention {
             table,
             Rotation::Forward,
         );
-        let (mut out, mut lse) = (input(to.end(), 3), backend.alloc(tokens * shape.heads));
+        let mut out = input(to.end(), 3);
         let segments = self.segments();
-        backend.attention(
-            &shape,
-            view(&qkv, at),
-            &segments,
-            view_mut(&mut out, to),
-            &mut lse,
-        );
+        backend.attention(&shape, view(&qkv, at), &segments, view_mut(&mut out, to));
         let (dout, mut dqkv) = (input(to.end(), 4), input(at.end(), 5));
         backend.attention_backward(
             &shape,
             view(&qkv, at),
             &segments,
-            view(&out, to),
-            &lse,
             view(&dout, to),
             view_mut(&mut dqkv, at),
         );
@@ -150,7 +142,6 @@ impl Attention {
         let mut outputs = vec![
             collect(backend, "rotated", &qkv),
             collect(backend, "attended", &out),
-            collect(backend, "lse", &lse),
             collect(backend, "dqkv", &dqkv),
         ];
         outputs.push(self.cached(backend, &shape, &qkv, at));

@@ -1,11 +1,11 @@
 //! The gradient of one key and value head, over all segments that share its keys.
 
-use super::forward::{IOTA, Seen};
+use super::forward::{Seen, Strips, softmax};
 use super::pack::{PANEL, panels, panels_len, straight, with_scratch};
 use super::tile::{Left, ROWS, Right, product};
 use super::{Segment, Shape};
 use crate::share::SharedMat;
-use crate::vector::{Kernel, LANES, Vector, dispatch, exp};
+use crate::vector::{Kernel, LANES, Vector, dispatch, map};
 use crate::{Isa, Mat};
 use std::ops::Range;
 
@@ -18,8 +18,6 @@ pub(super) struct Family<'a> {
     pub(super) kv: usize,
     pub(super) segments: &'a [Segment],
     pub(super) qkv: Mat<'a>,
-    pub(super) out: Mat<'a>,
-    pub(super) lse: &'a [f32],
     pub(super) dout: Mat<'a>,
     pub(super) dqkv: SharedMat<'a>,
 }
@@ -35,7 +33,7 @@ struct Packed<'s> {
     dvalues: &'s mut [f32],
 }
 
-/// What a block of queries works in: whole rows, and one panel's scores.
+/// What a block of queries works in: whole rows, and [`Strips`] of scores.
 struct Block<'s> {
     queries: &'s mut [f32],
     douts: &'s mut [f32],
@@ -44,15 +42,24 @@ struct Block<'s> {
     dweights: &'s mut [f32],
 }
 
+impl Block<'_> {
+    /// Query i's row of a panel: so many weights and their gradients.
+    #[inline(always)]
+    fn row(&mut self, number: usize, i: usize, keys: usize) -> (&mut [f32], &mut [f32]) {
+        let at = strip(number).start + i * PANEL;
+        (
+            &mut self.weights[at..at + keys],
+            &mut self.dweights[at..at + keys],
+        )
+    }
+}
+
 /// A block's queries.
 struct Asking {
     head: usize,
-    rows: Range<usize>,
     /// Rows, rounded up to whole tiles.
     count: usize,
     seen: Seen,
-    /// Of each row, `dout·out`.
-    deltas: [f32; BLOCK],
 }
 
 /// A family with its scratch; see `forward::Work`.
@@ -68,9 +75,9 @@ impl Family<'_> {
         let width = size.next_multiple_of(LANES);
         let padded = self.segments.iter().map(padded).max().unwrap_or(0);
         let (rows, turned) = (padded * width, panels_len(padded, size));
-        let (block, square) = (BLOCK * width, BLOCK * PANEL);
+        let (block, strips) = (BLOCK * width, BLOCK * padded.next_multiple_of(PANEL));
         let sizes = [
-            rows, turned, turned, rows, rows, block, block, block, square, square,
+            rows, turned, turned, rows, rows, block, block, block, strips, strips,
         ];
         with_scratch(sizes, |scratch| {
             dispatch(
@@ -82,6 +89,11 @@ impl Family<'_> {
             );
         });
     }
+}
+
+/// Where panel `number` of a block's strips is.
+fn strip(number: usize) -> Range<usize> {
+    number * BLOCK * PANEL..(number + 1) * BLOCK * PANEL
 }
 
 /// Keys of a segment, rounded up to whole vectors.
@@ -196,49 +208,47 @@ impl Family<'_> {
             self.qkv,
             both(),
             query.clone(),
-            1.0,
+            shape.scale,
             queries,
             width,
             count,
         );
         let douts = &mut *block.douts;
         straight(v, self.dout, both(), outs.clone(), 1.0, douts, width, count);
-        let mut deltas = [0.0; BLOCK];
-        for (row, delta) in rows.clone().zip(&mut deltas) {
-            let (out, dout) = (self.out.row(row), self.dout.row(row));
-            *delta = dot(v, &out[outs.clone()], &dout[outs.clone()]);
-        }
         let position = segment.prefix_len() + rows.start - segment.start;
         let asking = Asking {
             head,
             count,
             seen: Seen::new(shape, position, rows.len(), packed.padded),
-            rows: rows.clone(),
-            deltas,
         };
-        for panel in asking.seen.panels() {
-            self.scores(v, &asking, &panel, packed, block);
-            for i in 0..rows.len() {
-                self.row(v, &asking, i, &panel, block);
-            }
-            for part in [&mut *block.weights, &mut *block.dweights] {
-                part[rows.len() * PANEL..count * PANEL].fill(0.0);
-            }
-            gather(v, &asking, &panel, width, packed, block);
+        for (number, panel) in asking.seen.panels().enumerate() {
+            self.scores(v, &asking, number, &panel, packed, block);
         }
+        for i in 0..rows.len() {
+            self.row(v, &asking, i, block);
+        }
+        for (number, panel) in asking.seen.panels().enumerate() {
+            for part in [&mut *block.weights, &mut *block.dweights] {
+                part[strip(number)][rows.len() * PANEL..count * PANEL].fill(0.0);
+            }
+            gather(v, &asking, number, &panel, width, packed, block);
+        }
+        let scale = v.splat(shape.scale);
         for (i, row) in rows.enumerate() {
             // SAFETY: each task has its own rows and heads.
             let to = unsafe { self.dqkv.part(row, query.clone()) };
-            to.copy_from_slice(&block.dqueries[i * width..][..size]);
+            map!(v, block.dqueries[i * width..][..size], to, |x| v
+                .mul(x, scale));
         }
     }
 
-    /// A panel's scores and the gradients of its weights, before scale and slope.
+    /// A panel's scores before slope, and the gradients of its weights.
     #[inline(always)]
     fn scores<V: Vector>(
         &self,
         v: V,
         asking: &Asking,
+        number: usize,
         panel: &Range<usize>,
         packed: &Packed<'_>,
         block: &mut Block<'_>,
@@ -260,43 +270,45 @@ impl Family<'_> {
             };
             for (rows, keys_seen) in asking.seen.stairs(panel, asking.count) {
                 let sides = [rows.len(), keys_seen, size];
-                let to = &mut to[rows.start * PANEL..];
+                let to = &mut to[strip(number)][rows.start * PANEL..];
                 product(v, sides, left.behind(rows.start), right, to, PANEL, false);
             }
         }
     }
 
-    /// Scores to weights `p = exp(s - lse)`, and their gradients to `p·(dp - dout·out)·scale`.
+    /// Query i's scores to weights `p`, and the weights' gradients to `p·(dp - Σ p·dp)`.
     #[inline(always)]
-    fn row<V: Vector>(
-        &self,
-        v: V,
-        asking: &Asking,
-        i: usize,
-        panel: &Range<usize>,
-        block: &mut Block<'_>,
-    ) {
-        let shape = self.shape;
-        let (delta, scale) = (v.splat(asking.deltas[i]), v.splat(shape.scale));
-        let slope = v.splat(shape.slope(asking.head));
-        let token = asking.rows.start + i;
-        let lse = v.splat(self.lse[token * shape.heads + asking.head]);
-        let keys_seen = asking.seen.looked_at(panel, i / LANES);
-        let weights = &mut block.weights[i * PANEL..][..keys_seen];
-        let dweights = &mut block.dweights[i * PANEL..][..keys_seen];
-        let own = asking.seen.distance(i, panel);
-        let (p_lanes, _) = weights.as_chunks_mut::<LANES>();
-        let (d_lanes, _) = dweights.as_chunks_mut::<LANES>();
-        for (j, (p, d)) in p_lanes.iter_mut().zip(d_lanes).enumerate() {
-            let distance = v.add(v.load(&IOTA), v.splat((j * LANES) as f32 - own));
-            let score = v.fma(slope, distance, v.mul(v.load(p), scale));
-            let weight = exp(v, v.sub(score, lse));
-            let change = v.mul(v.mul(weight, v.sub(v.load(d), delta)), scale);
-            v.store(weight, p);
-            v.store(change, d);
+    fn row<V: Vector>(&self, v: V, asking: &Asking, i: usize, block: &mut Block<'_>) {
+        let (shape, seen) = (self.shape, &asking.seen);
+        let strips = Strips {
+            data: &mut *block.weights,
+            block: BLOCK,
+        };
+        let sum = softmax(v, strips, shape, seen, i, shape.slope(asking.head));
+        let share = v.splat(1.0 / sum);
+        let mut delta = v.zero();
+        for (number, panel) in seen.panels().enumerate() {
+            let (weights, dweights) = block.row(number, i, seen.looked_at(&panel, i / LANES));
+            seen.hide(shape, i, &panel, dweights, 0.0);
+            let (p_lanes, d_lanes) = (weights.as_chunks_mut().0, dweights.as_chunks().0);
+            for (p, d) in p_lanes.iter_mut().zip(d_lanes) {
+                let weight = v.mul(v.load(p), share);
+                delta = v.fma(weight, v.load(d), delta);
+                v.store(weight, p);
+            }
         }
-        for part in [weights, dweights] {
-            asking.seen.hide(shape, i, panel, part, 0.0);
+        let delta = v.splat(v.sum(delta));
+        for (number, panel) in seen.panels().enumerate() {
+            let (weights, dweights) = block.row(number, i, seen.looked_at(&panel, i / LANES));
+            let (p_lanes, d_lanes) = (weights.as_chunks().0, dweights.as_chunks_mut().0);
+            for (p, d) in p_lanes.iter().zip(d_lanes) {
+                let change = v.mul(v.load(p), v.sub(v.load(d), delta));
+                v.store(change, d);
+            }
+            // Also where a NaN has spread to.
+            for part in [weights, dweights] {
+                seen.hide(shape, i, &panel, part, 0.0);
+            }
         }
     }
 
@@ -316,11 +328,12 @@ impl Family<'_> {
     }
 }
 
-/// A panel's part of the gradients: `dv += pᵀ·dout`, `dk += dsᵀ·q`, `dq += ds·k`.
+/// A panel's part of the gradients: `dv += pᵀ·dout`, `dk += dsᵀ·scale·q`, `dq += ds·k`.
 #[inline(always)]
 fn gather<V: Vector>(
     v: V,
     asking: &Asking,
+    number: usize,
     panel: &Range<usize>,
     width: usize,
     packed: &mut Packed<'_>,
@@ -332,8 +345,16 @@ fn gather<V: Vector>(
         stride: width,
     };
     let parts = [
-        (&*block.weights, &*block.douts, &mut *packed.dvalues),
-        (&*block.dweights, &*block.queries, &mut *packed.dkeys),
+        (
+            &block.weights[strip(number)],
+            &*block.douts,
+            &mut *packed.dvalues,
+        ),
+        (
+            &block.dweights[strip(number)],
+            &*block.queries,
+            &mut *packed.dkeys,
+        ),
     ];
     for (weights, rows, to) in parts {
         // From the row on that is the first to look at them, all look at these keys.
@@ -354,7 +375,7 @@ fn gather<V: Vector>(
         }
     }
     let dweights = Left {
-        data: block.dweights,
+        data: &block.dweights[strip(number)],
         row: PANEL,
         column: 1,
     };

@@ -3,7 +3,7 @@
 use super::Shape;
 use super::pack::{PANEL, panels, panels_len, straight, with_scratch};
 use super::tile::{Left, ROWS, Right, product};
-use crate::share::{SharedMat, SharedSlice};
+use crate::share::SharedMat;
 use crate::vector::{Kernel, LANES, Vector, dispatch, exp, map};
 use crate::{Isa, Mat};
 use std::ops::Range;
@@ -29,7 +29,6 @@ pub(super) struct Head<'a> {
     pub(super) value_columns: Range<usize>,
     pub(super) key_rows: [Range<usize>; 2],
     pub(super) out: SharedMat<'a>,
-    pub(super) lse: Option<SharedSlice<'a>>,
 }
 
 /// A head with its scratch, which is fetched before the instruction set is chosen: what a closure calls
@@ -141,14 +140,11 @@ impl Head<'_> {
         }
         let mut scales = [0.0; BLOCK];
         for (i, scale) in scales.iter_mut().enumerate().take(rows.len()) {
-            let (sum, lse) = softmax(v, scores, shape, &seen, i, shape.slope(self.head));
-            *scale = 1.0 / sum;
-            if let Some(shared) = &self.lse {
-                let at = (rows.start + i) * shape.heads + self.head;
-                // SAFETY: each task has its own rows and head.
-                let slot = unsafe { shared.part(at..at + 1) };
-                slot[0] = lse;
-            }
+            let strips = Strips {
+                data: &mut *scores,
+                block: BLOCK,
+            };
+            *scale = 1.0 / softmax(v, strips, shape, &seen, i, shape.slope(self.head));
         }
         for (panel, scores) in seen.panels().zip(scores.chunks_exact_mut(BLOCK * PANEL)) {
             scores[rows.len() * PANEL..count * PANEL].fill(0.0);
@@ -247,19 +243,32 @@ impl Seen {
     }
 }
 
-/// Replaces query i's scores by exponentials about their maximum; gives their sum and the log of the whole sum.
+/// Scores of a block of queries: panel after panel, each `[block, PANEL]`.
+pub(super) struct Strips<'a> {
+    pub(super) data: &'a mut [f32],
+    pub(super) block: usize,
+}
+
+impl Strips<'_> {
+    #[inline(always)]
+    fn panels(&mut self) -> impl Iterator<Item = &mut [f32]> {
+        self.data.chunks_exact_mut(self.block * PANEL)
+    }
+}
+
+/// Replaces query i's scores by exponentials about their maximum; gives their sum.
 #[inline(always)]
-fn softmax<V: Vector>(
+pub(super) fn softmax<V: Vector>(
     v: V,
-    scores: &mut [f32],
+    mut scores: Strips<'_>,
     shape: &Shape<'_>,
     seen: &Seen,
     i: usize,
     slope: f32,
-) -> (f32, f32) {
+) -> f32 {
     let slope = v.splat(slope);
     let mut top = v.splat(f32::NEG_INFINITY);
-    for (panel, scores) in seen.panels().zip(scores.chunks_exact_mut(BLOCK * PANEL)) {
+    for (panel, scores) in seen.panels().zip(scores.panels()) {
         let row = &mut scores[i * PANEL..][..seen.looked_at(&panel, i / LANES)];
         seen.hide(shape, i, &panel, row, f32::NEG_INFINITY);
         let own = seen.distance(i, &panel);
@@ -270,10 +279,9 @@ fn softmax<V: Vector>(
             v.store(score, x);
         }
     }
-    let highest = v.highest(top);
-    let top = v.splat(highest);
+    let top = v.splat(v.highest(top));
     let mut sum = v.zero();
-    for (panel, scores) in seen.panels().zip(scores.chunks_exact_mut(BLOCK * PANEL)) {
+    for (panel, scores) in seen.panels().zip(scores.panels()) {
         let row = &mut scores[i * PANEL..][..seen.looked_at(&panel, i / LANES)];
         for x in row.as_chunks_mut::<LANES>().0 {
             let e = exp(v, v.sub(v.load(x), top));
@@ -281,6 +289,5 @@ fn softmax<V: Vector>(
             v.store(e, x);
         }
     }
-    let sum = v.sum(sum);
-    (sum, (f64::from(highest) + f64::from(sum).ln()) as f32)
+    v.sum(sum)
 }

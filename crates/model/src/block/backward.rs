@@ -8,16 +8,6 @@ use crate::batch::PassKey;
 use crate::norm::NormSlot;
 use crate::projection::{Grads, LowRankInputs, Projection, group_backward};
 
-/// Attention, computed again from the queries, keys and values that were kept.
-struct Attended<B: Backend> {
-    /// `[T, (H+2K)·E]`
-    qkv: B::Buf,
-    /// `[T, H·E]`
-    out: B::Buf,
-    /// `[T, H]`
-    lse: B::Buf,
-}
-
 impl<B: Backend> Block<B> {
     /// Adds the gradients of everything trained in this block from `stop` upwards, and returns the gradient of
     /// the block's input when `stop` is [`Stage::Input`].
@@ -145,19 +135,20 @@ impl<B: Backend> Block<B> {
         let Pass { backend, spec, .. } = *pass;
         let (tokens, hidden_size) = (pass.tokens(), spec.hidden_size);
         let qkv = backend.recall(saved.qkv);
-        let (out, lse) = pass.attend(&qkv);
-        let attended = Attended { qkv, out, lse };
+        // Computed again, and only where what is trained reads it.
+        let needs_input = self.attention_output.needs_input();
+        let attended = needs_input.then(|| pass.attend(&qkv));
         let output_input = saved.output_input.as_ref();
         let dattention = self.output_backward(
             pass,
             into,
             key,
-            (&attended, output_input),
+            (attended, output_input),
             &dmiddle,
             rows,
             stop,
         )?;
-        let dqkv = pass.attention_backward(&attended, &dattention);
+        let dqkv = pass.attention_backward(&qkv, &dattention);
         let dresidual = pass.spread(dmiddle, hidden_size, rows);
         let x = backend.recall(saved.x);
         let x = View::dense(&x, tokens, hidden_size);
@@ -173,7 +164,7 @@ impl<B: Backend> Block<B> {
         pass: &Pass<'_, B>,
         into: &mut Grads<'_, B>,
         key: PassKey,
-        (attended, output_input): (&Attended<B>, Option<&B::Buf>),
+        (attended, output_input): (Option<B::Buf>, Option<&B::Buf>),
         dmiddle: &B::Buf,
         rows: Option<&Rows<B>>,
         stop: Stage,
@@ -181,14 +172,15 @@ impl<B: Backend> Block<B> {
         let Pass { backend, spec, .. } = *pass;
         let width = spec.attention_width();
         let count = rows.map_or(pass.tokens(), |rows| rows.count);
-        let picked = rows.map(|rows| pass.gather(&attended.out, width, rows));
-        let read = picked.as_ref().unwrap_or(&attended.out);
+        let picked = attended.map(|attended| pass.pick(attended, width, rows));
         let mut dattention = (stop < Stage::AttentionOutput).then(|| backend.alloc(count * width));
         self.attention_output.backward(
             backend,
             into,
             key,
-            Some(View::dense(read, count, width)),
+            picked
+                .as_ref()
+                .map(|picked| View::dense(picked, count, width)),
             output_input,
             View::dense(dmiddle, count, spec.hidden_size),
             dattention
@@ -251,16 +243,14 @@ impl<B: Backend> Pass<'_, B> {
     }
 
     /// The gradient of queries, keys and values before their rotation.
-    fn attention_backward(&self, attended: &Attended<B>, dattention: &B::Buf) -> B::Buf {
+    fn attention_backward(&self, qkv: &B::Buf, dattention: &B::Buf) -> B::Buf {
         let (tokens, spec) = (self.tokens(), self.spec);
         let width = spec.attention_width();
         let mut dqkv = self.backend.alloc(tokens * spec.qkv_width);
         self.backend.attention_backward(
             &spec.attention,
-            View::dense(&attended.qkv, tokens, spec.qkv_width),
+            View::dense(qkv, tokens, spec.qkv_width),
             self.segments,
-            View::dense(&attended.out, tokens, width),
-            &attended.lse,
             View::dense(dattention, tokens, width),
             ViewMut::dense(&mut dqkv, tokens, spec.qkv_width),
         );

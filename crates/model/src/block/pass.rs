@@ -33,20 +33,18 @@ impl<B: Backend> Pass<'_, B> {
         active
     }
 
-    /// Attention `[T, H·E]` and its log-sum-exps.
-    pub(super) fn attend(&self, qkv: &B::Buf) -> (B::Buf, B::Buf) {
+    /// Attention `[T, H·E]`.
+    pub(super) fn attend(&self, qkv: &B::Buf) -> B::Buf {
         let (backend, spec, tokens) = (self.backend, self.spec, self.tokens());
         let width = spec.attention_width();
         let mut out = backend.alloc(tokens * width);
-        let mut lse = backend.alloc(tokens * spec.attention.heads);
         backend.attention(
             &spec.attention,
             View::dense(qkv, tokens, spec.qkv_width),
             self.segments,
             ViewMut::dense(&mut out, tokens, width),
-            &mut lse,
         );
-        (out, lse)
+        out
     }
 
     /// The rows that go on; all of them without `rows`.
