@@ -1,8 +1,8 @@
 //! One block: attention and MLP around two residuals, forward and backward, for every family.
 //!
 //! What the backward pass needs is in [`Saved`] and nowhere else. Norm outputs, activations and attention
-//! are not in it: they are cheap to compute again. Attention is computed again from what was kept, so
-//! that its softmax and its gradient see the same scores where that is rounded.
+//! are not in it: they are cheap to compute again. Attention's gradient makes the softmax again from the queries, keys and
+//! values that were kept; its output is computed again only where a trained projection reads it.
 
 use engine::backend::Backend;
 use engine::shapes::{Rotation, Segment, View, ViewMut, Write};
