@@ -387,17 +387,3 @@ fn gather<V: Vector>(
         product(v, sides, dweights.behind(rows.start), keys, to, width, add);
     }
 }
-
-#[inline(always)]
-pub(super) fn dot<V: Vector>(v: V, a: &[f32], b: &[f32]) -> f32 {
-    let (a, a_tail) = a.as_chunks::<LANES>();
-    let (b, b_tail) = b.as_chunks::<LANES>();
-    let mut sum = v.zero();
-    for (a, b) in a.iter().zip(b) {
-        sum = v.fma(v.load(a), v.load(b), sum);
-    }
-    if !a_tail.is_empty() {
-        sum = v.fma(v.load_part(a_tail, 0.0), v.load_part(b_tail, 0.0), sum);
-    }
-    v.sum(sum)
-}

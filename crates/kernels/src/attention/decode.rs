@@ -1,6 +1,5 @@
 //! A few new tokens over a cache, read in place: the cache's bytes are what bounds this.
 
-use super::backward::dot;
 use super::pack::with_scratch;
 use super::{Layout, Shape};
 use crate::share::SharedMat;
@@ -108,4 +107,18 @@ impl Head<'_> {
             update!(v, out, value, |sum, x| v.fma(p, x, sum));
         }
     }
+}
+
+#[inline(always)]
+fn dot<V: Vector>(v: V, a: &[f32], b: &[f32]) -> f32 {
+    let (a, a_tail) = a.as_chunks::<LANES>();
+    let (b, b_tail) = b.as_chunks::<LANES>();
+    let mut sum = v.zero();
+    for (a, b) in a.iter().zip(b) {
+        sum = v.fma(v.load(a), v.load(b), sum);
+    }
+    if !a_tail.is_empty() {
+        sum = v.fma(v.load_part(a_tail, 0.0), v.load_part(b_tail, 0.0), sum);
+    }
+    v.sum(sum)
 }

@@ -17,7 +17,6 @@ const PIECE_ROWS: usize = 32;
 const LAST_ROWS: usize = 128;
 
 /// A block of k of some panels, for some rows of x.
-#[derive(Clone)]
 pub(super) struct Unit {
     pub(super) rows: Range<usize>,
     pub(super) panels: Range<usize>,
@@ -32,19 +31,19 @@ impl Unit {
 /// A unit on its way into a thread's buffer, where it is `[panel][depth][width]`.
 pub(super) struct Packer<'a> {
     plan: &'a Plan<'a>,
-    pub(super) unit: Unit,
+    unit: Unit,
     out: &'a mut [u32],
+    /// Pieces.
     packed: usize,
 }
 
 impl<'a> Packer<'a> {
     pub(super) fn new(plan: &'a Plan<'a>, unit: Unit, out: &'a mut [u32]) -> Self {
-        let packed = 0;
         Self {
             plan,
             unit,
             out,
-            packed,
+            packed: 0,
         }
     }
 
@@ -144,13 +143,16 @@ pub(super) struct Pace<'a> {
     wait: usize,
     /// Tiles that packing is spread over.
     tiles: usize,
+    /// Of these, those that are done.
     done: usize,
+    /// Calls of [`Ahead::fetch`] in a tile.
     steps: usize,
+    /// For the next tile.
     pub(super) ahead: Ahead,
 }
 
 impl<'a> Pace<'a> {
-    /// For a unit of `rows` rows of tiles, `panels` tiles in each.
+    /// While `unit` is multiplied, the next one in `packer`.
     pub(super) fn new(plan: &Plan<'_>, unit: &Unit, packer: Option<Packer<'a>>) -> Self {
         let tiles = |rows: usize| rows.div_ceil(plan.kernel.rows) * unit.panels.len();
         let spread = tiles(unit.rows.len().min(LAST_ROWS));
