@@ -27,6 +27,7 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
             few::<WIDE, F16Bits>,
             few::<WIDE, Bf16Bits>,
         ],
+        across: None,
         tile,
     }
 }

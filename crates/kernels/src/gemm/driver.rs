@@ -108,8 +108,8 @@ pub(crate) fn run(ctx: &Context, job: Job<'_>, y: MatMut<'_>) {
     if plan.m == 0 || n == 0 {
         return;
     }
-    if few::takes(&plan) {
-        return few::run(ctx, &plan);
+    if few::run(ctx, &plan) {
+        return;
     }
     if k == 0 {
         return plan.empty_sum();

@@ -150,8 +150,9 @@ fn fetch_line(_at: *const u8) {}
 pub(crate) type PackWFn = unsafe fn(&PackW);
 pub(crate) type TileFn = unsafe fn(&Tile, &mut Ahead);
 
-/// Columns of y for few rows: all of k, straight from the stored rows. x is packed row by row,
-/// `x_stride` dwords apart.
+/// Columns of y for few rows: all of k, straight from the stored rows. For stored rows along k, x is
+/// packed row by row, `x_stride` dwords apart; for those along n in runs of a few pairs of all rows,
+/// `x_stride` dwords from run to run, see [`super::few`].
 pub(crate) struct Few {
     pub(crate) bytes: *const u8,
     pub(crate) row_bytes: usize,
@@ -193,6 +194,8 @@ pub(crate) struct Kernel {
     pub(crate) pack_nn: [PackWFn; 3],
     /// For few rows and stored rows along k: F32, F16, Bf16.
     pub(crate) few: [FewFn; 3],
+    /// For few rows and stored rows along n, where that is better than packing: F32, F16, Bf16.
+    pub(crate) across: Option<[FewFn; 3]>,
     pub(crate) tile: TileFn,
 }
 

@@ -119,6 +119,7 @@ const fn kernel(packing: Packing) -> Kernel {
         } else {
             few_rows::<false>()
         },
+        across: None,
         tile,
     }
 }

@@ -234,7 +234,12 @@ fn many_panels_in_groups_give_the_definitions_bits() {
             (StoredDtype::F32, Precision::Bf16),
             (StoredDtype::F16, Precision::F32),
         ] {
-            for (m, k, n) in [(3, 4100, 900), (51, 1090, 1500), (150, 77, 590)] {
+            for (m, k, n) in [
+                (3, 4100, 900),
+                (16, 1090, 600),
+                (51, 1090, 1500),
+                (150, 77, 590),
+            ] {
                 let case = Case::new((m, k, n), 11, 0, (product, dtype, precision));
                 let want = case.want();
                 for isa in Isa::available() {
@@ -249,12 +254,22 @@ fn many_panels_in_groups_give_the_definitions_bits() {
 #[test]
 fn threads_and_rows_do_not_change_the_bits() {
     let kind = (Product::Nt, StoredDtype::Bf16, Precision::Bf16);
-    for kind in [kind, (Product::Nn, StoredDtype::F16, Precision::F32)] {
+    for kind in [
+        kind,
+        (Product::Nn, StoredDtype::Bf16, Precision::Bf16),
+        (Product::Nn, StoredDtype::F16, Precision::F32),
+    ] {
         let case = Case::new((70, 1200, 200), 7, 0, kind);
         let one = case.run(&Context::new(Some(1), None));
         for num_threads in 2..=4 {
             assert_eq!(one, case.run(&Context::new(Some(num_threads), None)));
         }
+        let across = case
+            .last_rows(few::ROWS_ACROSS)
+            .run(&Context::new(Some(2), None));
+        let last = (few::ROWS_ACROSS - 1) * case.y_stride;
+        let alone = case.last_rows(1).run(&Context::new(Some(3), None));
+        assert_eq!(alone[..case.n], across[last..][..case.n]);
         let few = case.last_rows(FEW_ROWS);
         let together = few.run(&Context::new(Some(2), None));
         let alone = few.last_rows(1).run(&Context::new(Some(2), None));

@@ -4,6 +4,7 @@
 //! broadcasts, so the multiply pipes are the bound, not the load pipes; 24 + 3 + 1 registers
 //! leave four spare.
 
+mod across;
 mod few;
 mod pack;
 
@@ -33,6 +34,11 @@ pub(crate) static PAIRS: Kernel = Kernel {
         few::pairs::<F16Source>,
         few::pairs::<Bf16Source>,
     ],
+    across: Some([
+        across::pairs::<F32Source>,
+        across::pairs::<F16Source>,
+        across::pairs::<Bf16Source>,
+    ]),
     tile: tile_pairs,
     ..kernel::<false>(Packing::Pairs)
 };
@@ -52,6 +58,7 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         pack_nt: nt::<WIDE>(),
         pack_nn: nn::<WIDE>(),
         few: few_f32::<WIDE>(),
+        across: None,
         tile: tile_f32,
     }
 }
