@@ -1,9 +1,11 @@
 //! Persistent workers that share out a fixed grid of tasks.
 //!
-//! A caller names a number of tasks; the workers and the caller take them one by one until none is
-//! left. What a task computes depends on its index alone, so the result is the same for any number
-//! of threads. Workers spin for a moment after each run, since kernels follow each other closely,
-//! and then sleep.
+//! A caller names a number of tasks; each thread takes those of its own part of them one by one, and
+//! then what is left of the others'. So neighbours in memory are written by one thread, and in the next
+//! run by the same one: where threads sit on different dies, a line that passes between them costs
+//! as much as memory does. What a task computes depends on its index alone, so the result is the
+//! same for any number of threads. Workers spin for a moment after each run, since kernels follow
+//! each other closely, and then sleep.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -39,16 +41,48 @@ struct Worker {
 
 struct Shared {
     state: AtomicU64,
-    next: AtomicUsize,
+    /// One for each thread's part.
+    taken: Box<[Taken]>,
     exit: AtomicBool,
     job: UnsafeCell<Job>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
+/// Tasks that were taken of a part; in lines of its own, also where lines are fetched in pairs.
+#[derive(Default)]
+#[repr(align(128))]
+struct Taken(AtomicUsize);
+
+/// The tasks that one thread takes of a run, as it asks for them.
+pub(crate) struct Turns<'a> {
+    taken: &'a [Taken],
+    /// That tasks are taken of at present.
+    part: usize,
+    tasks: usize,
+}
+
+impl Iterator for Turns<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let parts = self.taken.len();
+        for _ in 0..parts {
+            let start = self.tasks * self.part / parts;
+            let end = self.tasks * (self.part + 1) / parts;
+            let task = start + self.taken[self.part].0.fetch_add(1, Ordering::Relaxed);
+            if task < end {
+                return Some(task);
+            }
+            self.part = (self.part + 1) % parts;
+        }
+        None
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Job {
     data: *const (),
-    call: unsafe fn(*const (), usize),
+    call: unsafe fn(*const (), Turns<'_>),
     tasks: usize,
 }
 
@@ -63,7 +97,7 @@ impl Threads {
     pub fn new(num_threads: usize) -> Self {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
-            next: AtomicUsize::new(0),
+            taken: (0..num_threads.max(1)).map(|_| Taken::default()).collect(),
             exit: AtomicBool::new(false),
             job: UnsafeCell::new(Job {
                 data: std::ptr::null(),
@@ -91,24 +125,30 @@ impl Threads {
     /// Calls `task` once for each index below `tasks`, in any order, on any thread, and returns
     /// when all are done. A panic in a task is raised again here, after all threads have stopped.
     pub fn run<F: Fn(usize) + Sync>(&self, tasks: usize, task: F) {
+        self.share(tasks, |turns| turns.for_each(&task));
+    }
+
+    /// As [`Self::run`], with one call of `work` for each thread that takes part: it asks for tasks until
+    /// there are none.
+    pub(crate) fn share<F: Fn(Turns<'_>) + Sync>(&self, tasks: usize, work: F) {
         if tasks <= 1 || self.workers.is_empty() || BUSY.get() {
-            return (0..tasks).for_each(task);
+            return work_alone(tasks, &work);
         }
         match self.caller.try_lock() {
-            Ok(_held) => self.share_out(tasks, &task),
-            Err(std::sync::TryLockError::Poisoned(_held)) => self.share_out(tasks, &task),
-            Err(std::sync::TryLockError::WouldBlock) => (0..tasks).for_each(task),
+            Ok(_held) => self.share_out(tasks, &work),
+            Err(std::sync::TryLockError::Poisoned(_held)) => self.share_out(tasks, &work),
+            Err(std::sync::TryLockError::WouldBlock) => work_alone(tasks, &work),
         }
     }
 
-    fn share_out<F: Fn(usize) + Sync>(&self, tasks: usize, task: &F) {
+    fn share_out<F: Fn(Turns<'_>) + Sync>(&self, tasks: usize, work: &F) {
         let shared = &*self.shared;
         let job = Job {
-            data: std::ptr::from_ref(task).cast(),
-            call: call_task::<F>,
+            data: std::ptr::from_ref(work).cast(),
+            call: call_work::<F>,
             tasks,
         };
-        shared.next.store(0, Ordering::Relaxed);
+        shared.set_taken(0);
         // SAFETY: the state is closed and nobody is inside, see `Shared`.
         unsafe { *shared.job.get() = job };
         let run = (shared.state.load(Ordering::Relaxed) >> 32).wrapping_add(1) << 32;
@@ -116,7 +156,7 @@ impl Threads {
         for worker in &self.workers {
             worker.wake();
         }
-        shared.work(job);
+        shared.work(job, 0);
         shared.close();
         if let Some(panic) = shared.panic_slot().take() {
             resume_unwind(panic);
@@ -152,22 +192,26 @@ impl Shared {
         self.panic.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes tasks until none is left; keeps the first panic.
-    fn work(&self, job: Job) {
+    /// Of every part.
+    fn set_taken(&self, count: usize) {
+        for taken in &self.taken {
+            taken.0.store(count, Ordering::Relaxed);
+        }
+    }
+
+    /// Does the part of one thread, and what others have left; keeps the first panic.
+    fn work(&self, job: Job, part: usize) {
+        let turns = Turns {
+            taken: &self.taken,
+            part,
+            tasks: job.tasks,
+        };
         BUSY.set(true);
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                let index = self.next.fetch_add(1, Ordering::Relaxed);
-                if index >= job.tasks {
-                    return;
-                }
-                // SAFETY: the closure outlives the run: its owner leaves only when nobody is inside.
-                unsafe { (job.call)(job.data, index) };
-            }
-        }));
+        // SAFETY: the closure outlives the run: its owner leaves only when nobody is inside.
+        let result = catch_unwind(AssertUnwindSafe(|| unsafe { (job.call)(job.data, turns) }));
         BUSY.set(false);
         if let Err(panic) = result {
-            self.next.store(job.tasks, Ordering::Relaxed);
+            self.set_taken(job.tasks);
             self.panic_slot().get_or_insert(panic);
         }
     }
@@ -204,7 +248,7 @@ fn start_worker(index: usize, shared: &Arc<Shared>) -> Option<Worker> {
     let (shared, flag) = (Arc::clone(shared), Arc::clone(&asleep));
     let handle = std::thread::Builder::new()
         .name(format!("kernels-{index}"))
-        .spawn(move || worker_loop(&shared, &flag))
+        .spawn(move || worker_loop(index, &shared, &flag))
         .ok()?;
     Some(Worker {
         handle: Some(handle),
@@ -212,7 +256,7 @@ fn start_worker(index: usize, shared: &Arc<Shared>) -> Option<Worker> {
     })
 }
 
-fn worker_loop(shared: &Shared, asleep: &AtomicBool) {
+fn worker_loop(index: usize, shared: &Shared, asleep: &AtomicBool) {
     let mut last = 0;
     let mut spins = 0;
     while !shared.exit.load(Ordering::SeqCst) {
@@ -220,7 +264,7 @@ fn worker_loop(shared: &Shared, asleep: &AtomicBool) {
             last = run;
             // SAFETY: this worker is inside an open run, during which nobody writes the job.
             let job = unsafe { *shared.job.get() };
-            shared.work(job);
+            shared.work(job, index);
             shared.state.fetch_sub(1, Ordering::Release);
             spins = 0;
         } else if spins < SPINS_BEFORE_SLEEP {
@@ -247,19 +291,25 @@ fn sleep(shared: &Shared, asleep: &AtomicBool, last: u64) {
     }
 }
 
+fn work_alone<F: Fn(Turns<'_>)>(tasks: usize, work: &F) {
+    let taken = [Taken::default()];
+    let (taken, part) = (&taken[..], 0);
+    work(Turns { taken, part, tasks });
+}
+
 /// # Safety
 /// `data` is a live `F`.
-unsafe fn call_task<F: Fn(usize) + Sync>(data: *const (), index: usize) {
+unsafe fn call_work<F: Fn(Turns<'_>) + Sync>(data: *const (), turns: Turns<'_>) {
     // SAFETY: the caller's promise.
-    let task = unsafe { &*data.cast::<F>() };
-    task(index);
+    let work = unsafe { &*data.cast::<F>() };
+    work(turns);
 }
 
 /// Stands in the job of a pool that has not run yet; never called, since its state is closed.
 ///
 /// # Safety
 /// None needed: it does nothing.
-unsafe fn no_job(_data: *const (), _index: usize) {}
+unsafe fn no_job(_data: *const (), _turns: Turns<'_>) {}
 
 #[cfg(test)]
 mod tests {
@@ -281,6 +331,21 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn threads_take_what_others_have_left() {
+        let threads = Threads::new(2);
+        let (done, start) = (AtomicUsize::new(0), std::time::Instant::now());
+        threads.run(9, |index| {
+            // The first task lasts until all others are done, those of its own part too.
+            while index == 0 && done.load(Ordering::Relaxed) < 8 {
+                assert!(start.elapsed().as_secs() < 60, "nobody took them");
+                std::thread::yield_now();
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(done.into_inner(), 9);
     }
 
     #[test]

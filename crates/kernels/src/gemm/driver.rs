@@ -117,9 +117,10 @@ pub(crate) fn run(ctx: &Context, job: Job<'_>, y: MatMut<'_>) {
     arena::with(plan.m * plan.depth(), |packed| {
         plan.pack_rows(ctx, packed);
         for k in plan.passes() {
-            let tasks = Tasks::new(&plan, k);
-            let threads = ctx.threads.count().min(tasks.count());
-            ctx.threads.run(threads, |_| plan.work(&tasks, packed));
+            let tasks = Tasks::new(&plan, k, ctx.threads.count());
+            ctx.threads.share(tasks.count(), |turns| {
+                plan.work(turns.flat_map(|task| tasks.units(task)), packed);
+            });
         }
     });
 }
@@ -172,11 +173,10 @@ impl Plan<'_> {
     }
 
     /// What one thread does: it multiplies a unit while it packs the next.
-    fn work(&self, tasks: &Tasks, packed: &[u32]) {
+    fn work(&self, mut units: impl Iterator<Item = Unit>, packed: &[u32]) {
         let len = unit_len(self);
         arena::with(2 * len, |buffers| {
             let (buffer, mut spare) = buffers.split_at_mut(len);
-            let mut units = tasks.units();
             let mut packer = units.next().map(|unit| Packer::new(self, unit, buffer));
             while let Some(ready) = packer {
                 let (unit, panels) = ready.finish();
