@@ -2,7 +2,7 @@
 
 use super::kernel::{Kernel, PackX, Tile, kernel};
 use super::panels::{Pace, Packer, Unit, unit_len};
-use super::tasks::Tasks;
+use super::tasks::{Cut, Tasks};
 use super::{K_BLOCK, Mat, MatMut, Precision, Product};
 use super::{arena, few};
 use crate::{Context, Stored, StoredDtype};
@@ -86,6 +86,7 @@ pub(crate) struct Job<'a> {
 pub(crate) struct Plan<'a> {
     pub(crate) kernel: &'static Kernel,
     pub(crate) job: Job<'a>,
+    pub(super) cut: Cut,
     pub(crate) y: Shared<f32>,
     pub(crate) y_stride: usize,
     pub(crate) m: usize,
@@ -96,18 +97,20 @@ pub(crate) struct Plan<'a> {
 /// Runs a job whose shapes were checked.
 pub(crate) fn run(ctx: &Context, job: Job<'_>, y: MatMut<'_>) {
     let (k, n) = job.product.sizes(job.w.rows, job.w.cols);
+    if y.rows == 0 || n == 0 {
+        return;
+    }
+    let kernel = kernel(ctx.isa, job.precision);
     let plan = Plan {
-        kernel: kernel(ctx.isa, job.precision),
+        kernel,
         job,
+        cut: Cut::new(n, kernel, ctx.threads.count()),
         y_stride: y.stride,
         y: Shared(y.data.as_mut_ptr()),
         m: y.rows,
         k,
         n,
     };
-    if plan.m == 0 || n == 0 {
-        return;
-    }
     if few::run(ctx, &plan) {
         return;
     }
@@ -117,7 +120,7 @@ pub(crate) fn run(ctx: &Context, job: Job<'_>, y: MatMut<'_>) {
     arena::with(plan.m * plan.depth(), |packed| {
         plan.pack_rows(ctx, packed);
         for k in plan.passes() {
-            let tasks = Tasks::new(&plan, k, ctx.threads.count());
+            let tasks = Tasks::new(&plan, k);
             ctx.threads.share(tasks.count(), |turns| {
                 plan.work(turns.flat_map(|task| tasks.units(task)), packed);
             });
@@ -199,7 +202,7 @@ impl Plan<'_> {
         let mut pace = Pace::new(self, unit, next);
         for first in unit.rows.clone().step_by(self.kernel.rows) {
             let rows = first..unit.rows.end.min(first + self.kernel.rows);
-            for panel in unit.panels.clone() {
+            for panel in 0..unit.panels().len() {
                 let tile = self.tile(unit, panel, panels, rows.clone(), packed);
                 // SAFETY: as each of the parts says; no other task writes this part of y.
                 unsafe { (self.kernel.tile)(&tile, &mut pace.ahead) };
@@ -222,17 +225,9 @@ impl Plan<'_> {
         self.kernel.packing.depth(K_BLOCK) * self.kernel.cols
     }
 
-    /// Columns of y that a panel has.
-    pub(super) fn columns(&self, panel: usize) -> Range<usize> {
-        let first = panel * self.kernel.cols;
-        first..self.n.min(first + self.kernel.cols)
-    }
-
-    /// The same, padded.
-    pub(super) fn width(&self, panel: usize) -> usize {
-        self.columns(panel)
-            .len()
-            .next_multiple_of(self.kernel.lanes)
+    /// Columns of a panel, padded.
+    pub(super) fn width(&self, panel: &Range<usize>) -> usize {
+        panel.len().next_multiple_of(self.kernel.lanes)
     }
 
     /// Where the element of column n and row k of the product's matrix is stored.
@@ -255,13 +250,13 @@ impl Plan<'_> {
         packed: &[u32],
     ) -> Tile {
         let packing = self.kernel.packing;
-        let (columns, k) = (self.columns(panel), &unit.k);
+        let (columns, k) = (&unit.panels[panel], &unit.k);
         let (b, b_stride) = if self.direct() {
             let stride = self.job.w.row_bytes / StoredDtype::F32.size();
             (self.stored(columns.start, k.start).cast(), stride)
         } else {
-            let first = (panel - unit.panels.start) * self.panel_len();
-            (panels[first..].as_ptr(), self.width(panel))
+            let first = panel * self.panel_len();
+            (panels[first..].as_ptr(), self.width(columns))
         };
         let bias = match self.job.bias {
             Some(bias) if k.start == 0 => bias[columns.start..].as_ptr(),
@@ -274,7 +269,7 @@ impl Plan<'_> {
             depth: packing.depth(k.len()),
             rows: rows.len(),
             cols: columns.len(),
-            width: self.width(panel),
+            width: self.width(columns),
             // SAFETY: the row and the column are inside y, which was checked.
             y: unsafe { self.y.get().add(rows.start * self.y_stride + columns.start) },
             stride: self.y_stride,

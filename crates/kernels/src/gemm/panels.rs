@@ -19,13 +19,25 @@ const LAST_ROWS: usize = 128;
 /// A block of k of some panels, for some rows of x.
 pub(super) struct Unit {
     pub(super) rows: Range<usize>,
-    pub(super) panels: Range<usize>,
+    /// The columns of each panel, one after the other; the second may be empty.
+    pub(super) panels: [Range<usize>; Self::PANELS],
     pub(super) k: Range<usize>,
 }
 
 impl Unit {
     /// Panels of the largest unit. Two such units fit the second cache.
     pub(super) const PANELS: usize = 2;
+
+    /// The panels that there are.
+    pub(super) fn panels(&self) -> &[Range<usize>] {
+        let [_, second] = &self.panels;
+        &self.panels[..if second.is_empty() { 1 } else { 2 }]
+    }
+
+    fn columns(&self) -> Range<usize> {
+        let [first, second] = &self.panels;
+        first.start..second.end
+    }
 }
 
 /// A unit on its way into a thread's buffer, where it is `[panel][depth][width]`.
@@ -58,14 +70,9 @@ impl<'a> Packer<'a> {
             return 0;
         }
         match self.plan.job.product {
-            Product::Nt => self.columns().len().div_ceil(self.plan.kernel.lanes),
+            Product::Nt => self.unit.columns().len().div_ceil(self.plan.kernel.lanes),
             Product::Nn => self.unit.k.len().div_ceil(PIECE_ROWS),
         }
-    }
-
-    fn columns(&self) -> Range<usize> {
-        let panels = &self.unit.panels;
-        self.plan.columns(panels.start).start..self.plan.columns(panels.end - 1).end
     }
 
     /// Columns and run of k of some pieces.
@@ -73,7 +80,7 @@ impl<'a> Packer<'a> {
         let part = |of: Range<usize>, len: usize| {
             of.start + pieces.start * len..of.end.min(of.start + pieces.end * len)
         };
-        let (columns, k) = (self.columns(), self.unit.k.clone());
+        let (columns, k) = (self.unit.columns(), self.unit.k.clone());
         match self.plan.job.product {
             Product::Nt => (part(columns, self.plan.kernel.lanes), k),
             Product::Nn => (columns, part(k, PIECE_ROWS)),
@@ -95,26 +102,24 @@ impl<'a> Packer<'a> {
     fn pack_to(&mut self, end: usize) {
         while self.packed < end {
             let (columns, k) = self.rectangle(self.packed..self.packed + 1);
-            let cols = self.plan.kernel.cols;
-            let mut first = columns.start;
-            while first < columns.end {
-                let next = columns.end.min((first / cols + 1) * cols);
-                self.pack(first..next, k.clone());
-                first = next;
+            for index in 0..self.unit.panels().len() {
+                let panel = &self.unit.panels[index];
+                let part = columns.start.max(panel.start)..columns.end.min(panel.end);
+                if !part.is_empty() {
+                    self.pack(index, part, k.clone());
+                }
             }
             self.packed += 1;
         }
     }
 
     /// Packs columns of one panel.
-    fn pack(&mut self, columns: Range<usize>, k: Range<usize>) {
+    fn pack(&mut self, index: usize, columns: Range<usize>, k: Range<usize>) {
         let (plan, kernel) = (self.plan, self.plan.kernel);
-        let panel = columns.start / kernel.cols;
+        let panel = &self.unit.panels[index];
         let stride = plan.width(panel);
         let depth = kernel.packing.depth(k.start - self.unit.k.start);
-        let to = (panel - self.unit.panels.start) * plan.panel_len()
-            + depth * stride
-            + columns.start % kernel.cols;
+        let to = index * plan.panel_len() + depth * stride + columns.start - panel.start;
         let out = &mut self.out[to..];
         let pack = PackW {
             bytes: plan.stored(columns.start, k.start),
@@ -154,7 +159,7 @@ pub(super) struct Pace<'a> {
 impl<'a> Pace<'a> {
     /// While `unit` is multiplied, the next one in `packer`.
     pub(super) fn new(plan: &Plan<'_>, unit: &Unit, packer: Option<Packer<'a>>) -> Self {
-        let tiles = |rows: usize| rows.div_ceil(plan.kernel.rows) * unit.panels.len();
+        let tiles = |rows: usize| rows.div_ceil(plan.kernel.rows) * unit.panels().len();
         let spread = tiles(unit.rows.len().min(LAST_ROWS));
         let mut pace = Self {
             pieces: packer.as_ref().map_or(0, Packer::pieces),
