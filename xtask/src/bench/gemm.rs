@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::Race;
 use super::lines;
+use super::machine::line_passes_in;
 use super::race::{median, ratios, said, spread};
 
 /// Times our products and prints a line of JSON for each.
@@ -117,9 +118,10 @@ pub(crate) fn run(args: &GemmArgs) {
                 };
                 let gflops = weights.best_rate(&context, &case, args.seconds);
                 let product = format!("{product:?}");
+                let apart = line_passes_in(20_000);
                 println!(
                     "{}",
-                    json!({"product": product, "shape": shape, "m": m, "gflops": gflops})
+                    json!({"product": product, "shape": shape, "m": m, "gflops": gflops, "line_passes_in_ns": apart})
                 );
             }
         }

@@ -16,7 +16,7 @@
 //! it do not flush accumulators, which can move an element by at most `k · 2⁻¹²⁶`.
 //!
 //! **How.** Activations are packed once a call into tiles of a few rows. A thread decodes and packs
-//! some panels of the matrix (50 columns of y each, one block of k) into its buffer and
+//! some panels of the matrix (up to 48 columns of y each, one block of k) into its buffer and
 //! runs all rows over them while it packs the next ones; the matrix is read once, and nothing is allocated after
 //! the first calls. For few rows nothing of the matrix is packed (`few.rs`): up to [`FEW_ROWS`] along k,
 //! up to 16 along n where AVX-512 multiplies bf16.
