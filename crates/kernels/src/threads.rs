@@ -334,6 +334,24 @@ mod tests {
     }
 
     #[test]
+    fn each_thread_begins_in_its_own_part() {
+        let threads = Threads::new(2);
+        let (first, start) = (Mutex::new(Vec::new()), std::time::Instant::now());
+        threads.share(10, |mut turns| {
+            first.lock().unwrap().extend(turns.next());
+            // So that neither takes a second before the other has its first.
+            while first.lock().unwrap().len() < 2 {
+                assert!(start.elapsed().as_secs() < 60, "one thread alone");
+                std::thread::yield_now();
+            }
+            turns.for_each(drop);
+        });
+        let mut first = first.into_inner().unwrap();
+        first.sort_unstable();
+        assert_eq!(first, [0, 5]);
+    }
+
+    #[test]
     fn threads_take_what_others_have_left() {
         let threads = Threads::new(2);
         let (done, start) = (AtomicUsize::new(0), std::time::Instant::now());

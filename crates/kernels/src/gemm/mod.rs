@@ -19,7 +19,7 @@
 //! some panels of the matrix (up to 48 columns of y each, one block of k) into its buffer and
 //! runs all rows over them while it packs the next ones; the matrix is read once, and nothing is allocated after
 //! the first calls. For few rows nothing of the matrix is packed (`few.rs`): up to [`FEW_ROWS`] along k,
-//! up to 16 along n where AVX-512 multiplies bf16.
+//! fewer along n and only where AVX-512 multiplies bf16.
 
 pub(crate) mod arena;
 mod driver;

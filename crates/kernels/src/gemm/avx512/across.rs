@@ -2,8 +2,8 @@
 //! Stored rows are paired in registers, where every row of x meets them; nothing is packed, and what
 //! is read is a line of memory of each of sixteen rows, which the lines of the next sixteen follow.
 
-use super::LANES;
 use super::pack::{Source, first32};
+use super::{LANES, add_to};
 use crate::gemm::K_BLOCK;
 use crate::gemm::few::{PAIRS_ACROSS as PAIRS, ROWS_ACROSS};
 use crate::gemm::kernel::Few;
@@ -156,7 +156,7 @@ const PLACES: [[u32; LANES]; 2] = {
     places
 };
 
-/// Adds a line's sums of all rows to y: what it held, then the bias, then `scale` times the sum.
+/// Adds a line's sums of all rows to y, the bias with the first block.
 ///
 /// # Safety
 /// As [`pairs`], whose features the processor has; the first of the columns exists.
@@ -174,15 +174,11 @@ unsafe fn finish(few: &Few, column: usize, first: bool, sums: &[f32]) {
                 let sum = _mm512_permutex2var_ps(low, places, high);
                 let (mask, column) = ((mask >> (v * LANES)) as u16, column + v * LANES);
                 let y = few.y.wrapping_add(row * few.stride + column);
-                let mut start = _mm512_setzero_ps();
-                if few.add || !first {
-                    start = _mm512_maskz_loadu_ps(mask, y);
-                }
+                let mut bias = std::ptr::null();
                 if first && !few.bias.is_null() {
-                    let bias = few.bias.wrapping_add(column);
-                    start = _mm512_add_ps(start, _mm512_maskz_loadu_ps(mask, bias));
+                    bias = few.bias.wrapping_add(column);
                 }
-                _mm512_mask_storeu_ps(y, mask, _mm512_fmadd_ps(sum, scale, start));
+                add_to(y, mask, few.add || !first, bias, scale, sum);
             }
         }
     }

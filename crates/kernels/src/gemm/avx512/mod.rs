@@ -102,7 +102,27 @@ fn lane_mask(cols: usize, index: usize) -> u16 {
     ((1u32 << left) - 1) as u16
 }
 
-/// Adds sums to y: what it held, then the bias, then `scale` times the sum.
+/// Adds a vector of sums to y: what it held with `load`, then the bias unless it is null, then `scale`
+/// times the sum.
+///
+/// # Safety
+/// y and the bias exist where `mask` is; the processor has AVX-512.
+#[inline(always)]
+unsafe fn add_to(y: *mut f32, mask: u16, load: bool, bias: *const f32, scale: __m512, sum: __m512) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut start = _mm512_setzero_ps();
+        if load {
+            start = _mm512_maskz_loadu_ps(mask, y);
+        }
+        if !bias.is_null() {
+            start = _mm512_add_ps(start, _mm512_maskz_loadu_ps(mask, bias));
+        }
+        _mm512_mask_storeu_ps(y, mask, _mm512_fmadd_ps(sum, scale, start));
+    }
+}
+
+/// Adds the sums of a tile to y.
 ///
 /// # Safety
 /// As [`Tile`] says, with `R` rows and at most `V` vectors; the processor has AVX-512.
@@ -115,16 +135,11 @@ unsafe fn finish<const R: usize, const V: usize>(tile: &Tile, sums: &[[__m512; V
             for (v, sum) in sums.iter().enumerate() {
                 let mask = lane_mask(tile.cols, v);
                 let y = tile.y.wrapping_add(row * tile.stride + v * LANES);
-                let mut start = _mm512_setzero_ps();
-                if tile.load {
-                    start = _mm512_maskz_loadu_ps(mask, y);
+                let mut bias = tile.bias;
+                if !bias.is_null() {
+                    bias = bias.wrapping_add(v * LANES);
                 }
-                if !tile.bias.is_null() {
-                    let bias = tile.bias.wrapping_add(v * LANES);
-                    start = _mm512_add_ps(start, _mm512_maskz_loadu_ps(mask, bias));
-                }
-                let total = _mm512_fmadd_ps(*sum, scale, start);
-                _mm512_mask_storeu_ps(y, mask, total);
+                add_to(y, mask, tile.load, bias, scale, *sum);
             }
         }
     }
