@@ -1,6 +1,7 @@
 //! AVX2 with FMA: tiles of 6 × 16 in 12 accumulators. bf16 is emulated in f32.
 
-use super::kernel::{Ahead, Few, Kernel, PackW, PackWFn, PackX, Packing, STEP, Tile, TileFn};
+use super::ahead::{Ahead, STEP};
+use super::kernel::{Few, Kernel, PackW, PackWFn, PackX, Packing, Tile, TileFn};
 use super::scalar::{self, Bf16Bits, Decode, F16Bits, F32Bits};
 use std::arch::x86_64::*;
 
@@ -28,6 +29,7 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
             few::<WIDE, Bf16Bits>,
         ],
         across: None,
+        packs_ahead: false,
         tile,
     }
 }

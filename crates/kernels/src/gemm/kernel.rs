@@ -1,10 +1,8 @@
 //! What an instruction set brings to a product: packing and one register tile.
 
+use super::ahead::Ahead;
 use super::{Precision, Product};
 use crate::{Isa, StoredDtype};
-
-/// Depth of a tile between two bursts of [`Ahead`].
-pub(crate) const STEP: usize = 32;
 
 /// What one packed dword holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,82 +69,6 @@ pub(crate) struct Tile {
     pub(crate) bias: *const f32,
 }
 
-/// Lines of memory that will be packed next, fetched a few at a time while a tile is multiplied.
-pub(crate) struct Ahead {
-    row: *const u8,
-    row_bytes: usize,
-    /// Of a row.
-    lines: usize,
-    line: usize,
-    rows_left: usize,
-    /// Lines at each call.
-    burst: usize,
-}
-
-impl Ahead {
-    const LINE: usize = 64;
-
-    /// Nothing to fetch.
-    pub(crate) const NOTHING: Self = Self {
-        row: std::ptr::null(),
-        row_bytes: 0,
-        lines: 0,
-        line: 0,
-        rows_left: 0,
-        burst: 0,
-    };
-
-    /// `rows` pieces of `len` bytes, the first at `row`.
-    pub(crate) fn new(row: *const u8, len: usize, row_bytes: usize, rows: usize) -> Self {
-        Self {
-            row,
-            row_bytes,
-            lines: (row.addr() % Self::LINE + len).div_ceil(Self::LINE),
-            line: 0,
-            rows_left: rows,
-            burst: 0,
-        }
-    }
-
-    /// The same, fetched in `calls` calls.
-    pub(crate) fn spread(mut self, calls: usize) -> Self {
-        self.burst = (self.rows_left * self.lines).div_ceil(calls.max(1));
-        self
-    }
-
-    /// Asks for the next lines.
-    #[inline(always)]
-    pub(crate) fn fetch(&mut self) {
-        let mut left = self.burst;
-        while left > 0 && self.rows_left > 0 {
-            let count = left.min(self.lines - self.line);
-            let first = self.row.wrapping_add(self.line * Self::LINE);
-            for line in 0..count {
-                fetch_line(first.wrapping_add(line * Self::LINE));
-            }
-            left -= count;
-            self.line += count;
-            if self.line == self.lines {
-                self.line = 0;
-                self.rows_left -= 1;
-                self.row = self.row.wrapping_add(self.row_bytes);
-            }
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn fetch_line(at: *const u8) {
-    use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-    // SAFETY: a prefetch of any address does nothing that a program could see.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-#[inline(always)]
-fn fetch_line(_at: *const u8) {}
-
 pub(crate) type PackWFn = unsafe fn(&PackW);
 pub(crate) type TileFn = unsafe fn(&Tile, &mut Ahead);
 
@@ -196,6 +118,8 @@ pub(crate) struct Kernel {
     pub(crate) few: [FewFn; 3],
     /// For few rows and stored rows along n, where that is better than packing: F32, F16, Bf16.
     pub(crate) across: Option<[FewFn; 3]>,
+    /// Whether tiles pack what is stored as bf16 for the next unit, see [`Ahead::Blocks`].
+    pub(crate) packs_ahead: bool,
     pub(crate) tile: TileFn,
 }
 

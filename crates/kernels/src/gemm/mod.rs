@@ -21,6 +21,7 @@
 //! the first calls. For few rows nothing of the matrix is packed (`few.rs`): up to [`FEW_ROWS`] along k,
 //! fewer along n and only where AVX-512 multiplies bf16.
 
+mod ahead;
 pub(crate) mod arena;
 mod driver;
 mod few;

@@ -6,8 +6,10 @@
 //! piece's lines.
 
 use super::Product;
+use super::ahead::{Ahead, Blocks, Lines, Panel, STEP};
 use super::driver::Plan;
-use super::kernel::{Ahead, PackW, STEP};
+use super::kernel::PackW;
+use crate::StoredDtype;
 use std::ops::Range;
 
 /// Stored rows of a piece where they lie along n; even, for pairs of bf16.
@@ -87,8 +89,8 @@ impl<'a> Packer<'a> {
         }
     }
 
-    /// The lines that are read next, up to piece `end`.
-    fn ahead(&self, end: usize) -> Ahead {
+    /// The lines that are read next, up to piece `end`, for a tile that asks for them in `calls` calls.
+    fn lines(&self, end: usize, calls: usize) -> Lines {
         let (columns, k) = self.rectangle(self.packed..end);
         let w = &self.plan.job.w;
         let (len, rows) = match self.plan.job.product {
@@ -96,7 +98,43 @@ impl<'a> Packer<'a> {
             Product::Nn => (columns.len(), k.len()),
         };
         let first = self.plan.stored(columns.start, k.start);
-        Ahead::new(first, len * w.dtype.size(), w.row_bytes, rows)
+        Lines::new(first, len * w.dtype.size(), w.row_bytes, rows, calls)
+    }
+
+    /// The unit in blocks, for tiles that pack them in `calls` calls; nothing where that can not be.
+    fn blocks(&mut self, calls: usize) -> Option<Blocks> {
+        let (plan, unit) = (self.plan, &self.unit);
+        let whole = match plan.job.product {
+            Product::Nn => 2,
+            Product::Nt => 2 * Blocks::DEPTH,
+        };
+        if !plan.kernel.packs_ahead
+            || plan.job.w.dtype != StoredDtype::Bf16
+            || unit.columns().len() % Blocks::LANES != 0
+            || unit.k.len() % whole != 0
+        {
+            return None;
+        }
+        let first = plan.stored(unit.columns().start, unit.k.start);
+        let (one, two) = self.out.split_at_mut(plan.panel_len());
+        let [width, second] = unit.panels.each_ref().map(Range::len);
+        let dwords = plan.kernel.packing.depth(unit.k.len());
+        assert!(
+            one.len() >= dwords * width && two.len() >= dwords * second,
+            "room for a unit"
+        );
+        let panels = [(one, width), (two, second)].map(|(out, width)| Panel {
+            out: out.as_mut_ptr(),
+            width,
+        });
+        let from = (first, plan.job.w.row_bytes);
+        Some(Blocks::new(
+            plan.job.product,
+            from,
+            unit.k.len(),
+            panels,
+            calls,
+        ))
     }
 
     fn pack_to(&mut self, end: usize) {
@@ -150,7 +188,7 @@ pub(super) struct Pace<'a> {
     tiles: usize,
     /// Of these, those that are done.
     done: usize,
-    /// Calls of [`Ahead::fetch`] in a tile.
+    /// Steps of a tile.
     steps: usize,
     /// For the next tile.
     pub(super) ahead: Ahead,
@@ -168,12 +206,20 @@ impl<'a> Pace<'a> {
             tiles: spread,
             done: 0,
             steps: plan.kernel.packing.depth(unit.k.len()).div_ceil(STEP),
-            ahead: Ahead::NOTHING,
+            ahead: Ahead::Nothing,
         };
         if pace.wait == 0 {
-            pace.look_ahead();
+            pace.begin();
         }
         pace
+    }
+
+    fn begin(&mut self) {
+        let calls = self.tiles * self.steps;
+        match self.packer.as_mut().and_then(|packer| packer.blocks(calls)) {
+            Some(blocks) => self.ahead = Ahead::Blocks(blocks),
+            None => self.look_ahead(),
+        }
     }
 
     /// Packs what is due after one more tile.
@@ -181,8 +227,11 @@ impl<'a> Pace<'a> {
         if self.wait > 0 {
             self.wait -= 1;
             if self.wait == 0 {
-                self.look_ahead();
+                self.begin();
             }
+            return;
+        }
+        if let Ahead::Blocks(_) = self.ahead {
             return;
         }
         self.done += 1;
@@ -202,13 +251,16 @@ impl<'a> Pace<'a> {
             return;
         }
         let turn = ((packer.packed + 1) * self.tiles).div_ceil(self.pieces);
-        let ahead = packer.ahead(self.pieces * turn / self.tiles);
-        let steps = (turn - self.done) * self.steps;
-        self.ahead = ahead.spread(steps);
+        let calls = (turn - self.done) * self.steps;
+        self.ahead = Ahead::Lines(packer.lines(self.pieces * turn / self.tiles, calls));
     }
 
     /// The next unit, as far as it is packed.
-    pub(super) fn packer(self) -> Option<Packer<'a>> {
+    pub(super) fn packer(mut self) -> Option<Packer<'a>> {
+        if let (Ahead::Blocks(blocks), Some(packer)) = (&self.ahead, &mut self.packer) {
+            assert!(blocks.done(), "tiles have made all their steps");
+            packer.packed = self.pieces;
+        }
         self.packer
     }
 }

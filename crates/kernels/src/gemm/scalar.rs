@@ -1,6 +1,7 @@
 //! The products' definition, and the kernels of plain loops.
 
-use super::kernel::{Ahead, Few, FewFn, Kernel, PackW, PackX, Packing, Tile};
+use super::ahead::Ahead;
+use super::kernel::{Few, FewFn, Kernel, PackW, PackX, Packing, Tile};
 use super::{FEW_ROWS, K_BLOCK, Mat, MatMut, Precision, Product};
 use crate::{Stored, StoredDtype};
 use half::{bf16, f16};
@@ -120,6 +121,7 @@ const fn kernel(packing: Packing) -> Kernel {
             few_rows::<false>()
         },
         across: None,
+        packs_ahead: false,
         tile,
     }
 }

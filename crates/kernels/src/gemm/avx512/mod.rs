@@ -5,10 +5,12 @@
 //! leave four spare.
 
 mod across;
+mod ahead;
 mod few;
 mod pack;
 
-use super::kernel::{Ahead, FewFn, Kernel, PackWFn, Packing, STEP, Tile, TileFn};
+use super::ahead::{Ahead, STEP};
+use super::kernel::{FewFn, Kernel, PackWFn, Packing, Tile, TileFn};
 use super::scalar;
 use pack::{Bf16Source, F16Source, F32Source};
 use std::arch::x86_64::*;
@@ -39,6 +41,7 @@ pub(crate) static PAIRS: Kernel = Kernel {
         across::pairs::<F16Source>,
         across::pairs::<Bf16Source>,
     ]),
+    packs_ahead: true,
     tile: tile_pairs,
     ..kernel::<false>(Packing::Pairs)
 };
@@ -59,6 +62,7 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         pack_nn: nn::<WIDE>(),
         few: few_f32::<WIDE>(),
         across: None,
+        packs_ahead: false,
         tile: tile_f32,
     }
 }
@@ -146,7 +150,7 @@ unsafe fn finish<const R: usize, const V: usize>(tile: &Tile, sums: &[[__m512; V
 }
 
 macro_rules! tiles {
-    ($dispatch:ident, $tile:ident, $features:literal, $multiply_add:expr) => {
+    ($dispatch:ident, $tile:ident, $features:literal, $step:expr, $multiply_add:expr) => {
         /// # Safety
         /// As [`Tile`] says, with at most 8 rows and 48 columns; the processor has the features.
         unsafe fn $dispatch(tile: &Tile, ahead: &mut Ahead) {
@@ -187,7 +191,7 @@ macro_rules! tiles {
                 let (mut a, mut b) = (tile.a, tile.b);
                 for p in 0..tile.depth {
                     if p % STEP == 0 {
-                        ahead.fetch();
+                        $step(ahead);
                     }
                     let mut panel = [_mm512_setzero_si512(); V];
                     for (v, panel) in panel.iter_mut().enumerate() {
@@ -214,6 +218,7 @@ tiles!(
     tile_f32,
     tile_f32_of,
     "avx512f,avx512bw,avx512dq,avx512vl",
+    Ahead::fetch,
     |sum, x, panel| { _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(panel), sum) }
 );
 
@@ -221,6 +226,7 @@ tiles!(
     tile_pairs,
     tile_pairs_of,
     "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
+    ahead::step,
     |sum, x: __m512i, panel: __m512i| {
         _mm512_dpbf16_ps(
             sum,

@@ -146,35 +146,35 @@ struct Stage {
     _rows: [u32; LANES * STAGE_STRIDE],
 }
 
-/// Sixteen columns of a stage, from `stage` on, each a vector over its sixteen rows. The load ports
-/// put rows 4 l + i into lane l, which leaves half of the shuffles of a transposition in registers.
+/// Four dwords of sixteen rows, each dword's a vector over the rows. The load ports put rows
+/// 4 l + i into lane l, which leaves half of the shuffles of a transposition in registers.
 ///
 /// # Safety
-/// The stage holds these columns at this distance of rows; the processor has AVX-512.
+/// The rows hold 16 bytes, `row_bytes` apart; the processor has AVX-512.
 #[inline(always)]
-pub(super) unsafe fn columns(stage: *const u32, stride: usize) -> [__m512i; LANES] {
+pub(super) unsafe fn four_columns(rows: *const u8, row_bytes: usize) -> [__m512i; 4] {
     // SAFETY: the caller's promise.
     unsafe {
-        let mut vectors = [_mm512_setzero_si512(); LANES];
-        for quarter in 0..4 {
-            let mut rows = [_mm512_setzero_si512(); 4];
-            for (i, row) in rows.iter_mut().enumerate() {
-                let at = |row: usize| _mm_load_si128(stage.add(row * stride + quarter * 4).cast());
-                *row = _mm512_castsi128_si512(at(i));
-                *row = _mm512_mask_broadcast_i32x4(*row, 0x00f0, at(4 + i));
-                *row = _mm512_mask_broadcast_i32x4(*row, 0x0f00, at(8 + i));
-                *row = _mm512_mask_broadcast_i32x4(*row, 0xf000, at(12 + i));
-            }
-            let low01 = _mm512_unpacklo_epi32(rows[0], rows[1]);
-            let high01 = _mm512_unpackhi_epi32(rows[0], rows[1]);
-            let low23 = _mm512_unpacklo_epi32(rows[2], rows[3]);
-            let high23 = _mm512_unpackhi_epi32(rows[2], rows[3]);
-            vectors[quarter * 4] = _mm512_unpacklo_epi64(low01, low23);
-            vectors[quarter * 4 + 1] = _mm512_unpackhi_epi64(low01, low23);
-            vectors[quarter * 4 + 2] = _mm512_unpacklo_epi64(high01, high23);
-            vectors[quarter * 4 + 3] = _mm512_unpackhi_epi64(high01, high23);
-        }
-        vectors
+        let row = |i: usize| {
+            let at = |row: usize| _mm_loadu_si128(rows.wrapping_add(row * row_bytes).cast());
+            let mut row = _mm512_castsi128_si512(at(i));
+            row = _mm512_mask_broadcast_i32x4(row, 0x00f0, at(4 + i));
+            row = _mm512_mask_broadcast_i32x4(row, 0x0f00, at(8 + i));
+            _mm512_mask_broadcast_i32x4(row, 0xf000, at(12 + i))
+        };
+        // Two rows at a time: few registers are free where this runs beside a tile.
+        let (even, odd) = (row(0), row(1));
+        let low01 = _mm512_unpacklo_epi32(even, odd);
+        let high01 = _mm512_unpackhi_epi32(even, odd);
+        let (even, odd) = (row(2), row(3));
+        let low23 = _mm512_unpacklo_epi32(even, odd);
+        let high23 = _mm512_unpackhi_epi32(even, odd);
+        [
+            _mm512_unpacklo_epi64(low01, low23),
+            _mm512_unpackhi_epi64(low01, low23),
+            _mm512_unpacklo_epi64(high01, high23),
+            _mm512_unpackhi_epi64(high01, high23),
+        ]
     }
 }
 
@@ -186,13 +186,9 @@ pub(super) unsafe fn columns(stage: *const u32, stride: usize) -> [__m512i; LANE
 unsafe fn transpose(stage: *const u32, out: *mut u32, width: usize, depth: usize) {
     // SAFETY: the caller's promise.
     unsafe {
-        let vectors = columns(stage, STAGE_STRIDE);
-        if depth >= LANES {
-            for (p, vector) in vectors.iter().enumerate() {
-                _mm512_storeu_si512(out.add(p * width).cast(), *vector);
-            }
-        } else {
-            for (p, vector) in vectors.iter().enumerate().take(depth) {
+        for p in (0..depth.min(LANES)).step_by(4) {
+            let vectors = four_columns(stage.add(p).cast(), STAGE_STRIDE * 4);
+            for (p, vector) in (p..depth).zip(&vectors) {
                 _mm512_storeu_si512(out.add(p * width).cast(), *vector);
             }
         }
@@ -281,18 +277,21 @@ const fn zip(first: u16) -> [u16; 32] {
     zip
 }
 
+/// Of the low and the high halves of two rows of 32 words.
+pub(super) static ZIPS: [[u16; 32]; 2] = [zip(0), zip(LANES as u16)];
+
 /// Stores the pairs of two rows' first `V` vectors of columns.
 ///
 /// # Safety
 /// `out` holds them; the processor has AVX-512.
 #[inline(always)]
-unsafe fn store_pairs<const V: usize>(
-    zips: &[__m512i; 2],
+pub(super) unsafe fn store_pairs<const V: usize>(
+    zips: &[__m512i; V],
     even: __m512i,
     odd: __m512i,
     out: *mut u32,
 ) {
-    for (v, zip) in zips.iter().enumerate().take(V) {
+    for (v, zip) in zips.iter().enumerate() {
         // SAFETY: the caller's promise.
         unsafe {
             let zipped = _mm512_permutex2var_epi16(even, *zip, odd);
@@ -305,10 +304,11 @@ unsafe fn store_pairs<const V: usize>(
 /// As [`PackW`] says, for rows along n.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
 pub(super) unsafe fn nn_pairs<S: Source>(pack: &PackW) {
-    const ZIPS: [[u16; 32]; 2] = [zip(0), zip(LANES as u16)];
     // SAFETY: an index is 64 bytes; the rest is inside the panel, by its size and by the masks.
     unsafe {
-        let zips = ZIPS.map(|zip| _mm512_loadu_si512(zip.as_ptr().cast()));
+        let zips = ZIPS
+            .each_ref()
+            .map(|zip| _mm512_loadu_si512(zip.as_ptr().cast()));
         for k in (0..pack.k).step_by(2) {
             let row = pack.bytes.wrapping_add(k * pack.row_bytes);
             let out = pack.out.add(k / 2 * pack.stride);
@@ -319,14 +319,14 @@ pub(super) unsafe fn nn_pairs<S: Source>(pack: &PackW) {
                     let at = row.wrapping_add(group * S::SIZE);
                     let odd = S::pairs(at.wrapping_add(pack.row_bytes), u32::MAX);
                     let even = S::pairs(at, u32::MAX);
-                    store_pairs::<2>(&zips, even, odd, out.add(group));
+                    store_pairs(&zips, even, odd, out.add(group));
                     group += 2 * LANES;
                 }
                 if group + LANES <= pack.n {
                     let at = row.wrapping_add(group * S::SIZE);
                     let odd = S::half_pairs(at.wrapping_add(pack.row_bytes));
                     let even = S::half_pairs(at);
-                    store_pairs::<1>(&zips, even, odd, out.add(group));
+                    store_pairs(&[zips[0]], even, odd, out.add(group));
                     group += LANES;
                 }
             }
@@ -335,7 +335,7 @@ pub(super) unsafe fn nn_pairs<S: Source>(pack: &PackW) {
                 let odd_mask = if k + 1 < pack.k { mask } else { 0 };
                 let at = row.wrapping_add(group * S::SIZE);
                 let odd = S::pairs(at.wrapping_add(pack.row_bytes), odd_mask);
-                store_pairs::<1>(&zips, S::pairs(at, mask), odd, out.add(group));
+                store_pairs(&[zips[0]], S::pairs(at, mask), odd, out.add(group));
                 group += LANES;
             }
         }
