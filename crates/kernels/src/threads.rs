@@ -122,6 +122,12 @@ impl Threads {
         self.workers.len() + 1
     }
 
+    /// Parts that the tasks of a run fall into, each of which is taken in order: as many as threads were
+    /// asked for.
+    pub(crate) fn parts(&self) -> usize {
+        self.shared.taken.len()
+    }
+
     /// Calls `task` once for each index below `tasks`, in any order, on any thread, and returns
     /// when all are done. A panic in a task is raised again here, after all threads have stopped.
     pub fn run<F: Fn(usize) + Sync>(&self, tasks: usize, task: F) {

@@ -2,6 +2,7 @@
 
 use super::kernel::{Kernel, PackX, Tile, kernel};
 use super::panels::{Pace, Packer, Unit, unit_len};
+use super::progress::Progress;
 use super::tasks::{Cut, Tasks};
 use super::{K_BLOCK, Mat, MatMut, Precision, Product};
 use super::{arena, few};
@@ -104,7 +105,7 @@ pub(crate) fn run(ctx: &Context, job: Job<'_>, y: MatMut<'_>) {
     let plan = Plan {
         kernel,
         job,
-        cut: Cut::new(n, kernel, ctx.threads.count()),
+        cut: Cut::new(n, kernel, ctx.threads.parts()),
         y_stride: y.stride,
         y: Shared(y.data.as_mut_ptr()),
         m: y.rows,
@@ -117,14 +118,15 @@ pub(crate) fn run(ctx: &Context, job: Job<'_>, y: MatMut<'_>) {
     if k == 0 {
         return plan.empty_sum();
     }
-    arena::with(plan.m * plan.depth(), |packed| {
+    let tasks = Tasks::new(&plan, ctx.threads.parts());
+    let packed_len = plan.m * plan.depth();
+    arena::with(packed_len + tasks.panels(), |buffer| {
+        let (packed, passes) = buffer.split_at_mut(packed_len);
         plan.pack_rows(ctx, packed);
-        for k in plan.passes() {
-            let tasks = Tasks::new(&plan, k);
-            ctx.threads.share(tasks.count(), |turns| {
-                plan.work(turns.flat_map(|task| tasks.units(task)), packed);
-            });
-        }
+        let progress = Progress::new(passes);
+        ctx.threads.share(tasks.count(), |turns| {
+            plan.work(turns.flat_map(|task| tasks.units(task)), packed, &progress);
+        });
     });
 }
 
@@ -163,20 +165,9 @@ impl Plan<'_> {
         }
     }
 
-    /// Runs of k that all tasks finish before the next. Stored rows along n lie in a page each: one
-    /// block of them at a time is as many pages as the processor remembers.
-    fn passes(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (k, len) = match self.job.product {
-            Product::Nt => (self.k, self.k.max(1)),
-            Product::Nn => (self.k, K_BLOCK),
-        };
-        (0..k.max(1))
-            .step_by(len)
-            .map(move |first| first..k.min(first + len))
-    }
-
     /// What one thread does: it multiplies a unit while it packs the next.
-    fn work(&self, mut units: impl Iterator<Item = Unit>, packed: &[u32]) {
+    fn work(&self, mut units: impl Iterator<Item = Unit>, packed: &[u32], progress: &Progress<'_>) {
+        let _watch = progress.watch();
         let len = unit_len(self);
         arena::with(2 * len, |buffers| {
             let (buffer, mut spare) = buffers.split_at_mut(len);
@@ -185,7 +176,9 @@ impl Plan<'_> {
                 let (unit, panels) = ready.finish();
                 let next = units.next();
                 let next = next.map(|next| Packer::new(self, next, std::mem::take(&mut spare)));
+                progress.wait_for(&unit);
                 packer = self.multiply(&unit, panels, packed, next);
+                progress.done(&unit);
                 spare = panels;
             }
         });

@@ -38,6 +38,7 @@ mod lowrank;
 mod outer;
 mod panels;
 mod peak;
+mod progress;
 mod tasks;
 #[cfg(test)]
 mod tests;

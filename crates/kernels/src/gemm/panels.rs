@@ -24,6 +24,9 @@ pub(super) struct Unit {
     /// The columns of each panel, one after the other; the second may be empty.
     pub(super) panels: [Range<usize>; Self::PANELS],
     pub(super) k: Range<usize>,
+    /// Its place, and how many passes over k come before, see [`super::progress`].
+    pub(super) first_panel: usize,
+    pub(super) pass: usize,
 }
 
 impl Unit {

@@ -1,18 +1,19 @@
 //! What threads take of a product: some rows over some panels each.
 //!
-//! Neither the cut nor who takes what changes a number: an element of y is summed by its own row and column alone.
+//! Neither the cut nor who takes what changes a number: an element of y is summed by its own row and column alone,
+//! and its runs of k follow each other, see [`Progress`](super::progress::Progress).
 
-use super::K_BLOCK;
 use super::driver::Plan;
 use super::kernel::Kernel;
 use super::panels::Unit;
+use super::{K_BLOCK, Product};
 use std::ops::Range;
 
 /// Tasks that a large product is cut into at least, so that threads finish together.
 const TASKS_AT_LEAST: usize = 16;
 /// Fewer rows than this would pack a panel for too little work.
 const ROWS_AT_LEAST: usize = 32;
-/// Groups of one panel at the end of a thread's part.
+/// Groups of one panel at the end of a thread's part, so that threads finish together.
 const SMALL_GROUPS: usize = 5;
 
 /// The columns of y in panels: as many panels in each thread's part, nearly as wide as each other.
@@ -39,6 +40,10 @@ impl Cut {
         }
     }
 
+    fn panels(&self) -> usize {
+        self.parts * self.panels_in_part
+    }
+
     /// Columns of a panel, fewer than its width where they end.
     fn columns(&self, panel: usize) -> Range<usize> {
         let lanes = self.columns.div_ceil(self.lane);
@@ -50,68 +55,137 @@ impl Cut {
         let start = |index: usize| first + len / panels * index + index.min(len % panels);
         start(index) * self.lane..self.columns.min(start(index + 1) * self.lane)
     }
+}
 
-    /// Groups of one or two panels: as many in each part, the last of a part smaller, so that threads
-    /// finish together.
-    fn groups_in_part(&self) -> usize {
-        let groups = (self.panels_in_part + SMALL_GROUPS).div_ceil(Unit::PANELS);
-        groups.min(self.panels_in_part)
+/// A part's panels in groups of two, but for those of one panel at either end.
+#[derive(Clone, Copy)]
+struct Groups {
+    panels: usize,
+    small_first: usize,
+    small_last: usize,
+}
+
+impl Groups {
+    fn new(panels: usize, small_first: usize, small_last: usize) -> Self {
+        let small_first = small_first.min(panels);
+        Self {
+            panels,
+            small_first,
+            small_last: small_last.min(panels - small_first),
+        }
     }
 
-    fn groups(&self) -> usize {
-        self.parts * self.groups_in_part()
+    fn pairs(self) -> usize {
+        (self.panels - self.small_first - self.small_last).div_ceil(Unit::PANELS)
     }
 
-    /// The columns of each panel of a group; the second is empty where there is one panel.
-    fn group(&self, index: usize) -> [Range<usize>; Unit::PANELS] {
-        let groups = self.groups_in_part();
-        let (part, group) = (index / groups, index % groups);
-        let large = self.panels_in_part - groups;
-        let first = self.columns(part * self.panels_in_part + group + group.min(large));
-        let second = if group < large {
-            self.columns(part * self.panels_in_part + 2 * group + 1)
-        } else {
-            first.end..first.end
+    fn count(self) -> usize {
+        self.small_first + self.pairs() + self.small_last
+    }
+
+    fn panels(self, group: usize) -> Range<usize> {
+        let last = self.panels - self.small_last;
+        let Some(pair) = group.checked_sub(self.small_first) else {
+            return group..group + 1;
         };
-        [first, second]
+        if let Some(small) = pair.checked_sub(self.pairs()) {
+            return last + small..last + small + 1;
+        }
+        let first = self.small_first + pair * Unit::PANELS;
+        first..last.min(first + Unit::PANELS)
     }
 }
 
-/// All tasks over a run of k.
+/// All tasks: those of each part one after the other, in each all of a pass before the next.
 pub(super) struct Tasks<'a> {
     cut: &'a Cut,
     row_chunk: usize,
     rows: usize,
-    k: Range<usize>,
+    k: usize,
+    /// Of k, in a pass.
+    depth: usize,
 }
 
 impl<'a> Tasks<'a> {
-    pub(super) fn new(plan: &'a Plan<'_>, k: Range<usize>) -> Self {
+    /// Tasks for threads that take them from so many parts.
+    pub(super) fn new(plan: &'a Plan<'_>, parts: usize) -> Self {
+        let cut = &plan.cut;
         // All rows, unless the groups are too few to share out.
-        let chunks = TASKS_AT_LEAST.div_ceil(plan.cut.groups()).max(1);
+        let groups = cut.parts * Groups::new(cut.panels_in_part, 1, SMALL_GROUPS).count();
+        let chunks = TASKS_AT_LEAST.div_ceil(groups).max(1);
         let row_chunk = plan.m.div_ceil(chunks).max(ROWS_AT_LEAST);
+        // Stored rows along n lie in a page each: one block of them at a time is as many pages as the
+        // processor remembers. A part that several threads begin in has one pass: they would wait for each other.
+        let depth = match plan.job.product {
+            Product::Nn if cut.parts == parts => K_BLOCK,
+            _ => plan.k.max(1),
+        };
         Self {
-            cut: &plan.cut,
+            cut,
             row_chunk: row_chunk.next_multiple_of(plan.kernel.rows),
             rows: plan.m,
-            k,
+            k: plan.k,
+            depth,
         }
     }
 
+    fn passes(&self) -> usize {
+        self.k.div_ceil(self.depth)
+    }
+
+    fn chunks(&self) -> usize {
+        self.rows.div_ceil(self.row_chunk)
+    }
+
+    /// The first panel of all is packed while nothing is multiplied, so it is alone.
+    fn groups(&self, pass: usize) -> Groups {
+        let last = pass + 1 == self.passes();
+        let small_last = if last { SMALL_GROUPS } else { 0 };
+        Groups::new(self.cut.panels_in_part, usize::from(pass == 0), small_last)
+    }
+
+    fn in_pass(&self, pass: usize) -> usize {
+        self.chunks() * self.groups(pass).count()
+    }
+
+    fn in_part(&self) -> usize {
+        (0..self.passes()).map(|pass| self.in_pass(pass)).sum()
+    }
+
     pub(super) fn count(&self) -> usize {
-        self.cut.groups() * self.rows.div_ceil(self.row_chunk)
+        self.cut.parts * self.in_part()
+    }
+
+    /// Panels, each for all chunks of rows.
+    pub(super) fn panels(&self) -> usize {
+        self.cut.panels() * self.chunks()
     }
 
     /// What a task multiplies, one unit after the other.
     pub(super) fn units(&self, task: usize) -> impl Iterator<Item = Unit> + use<> {
-        let groups = self.cut.groups();
-        let first = task / groups * self.row_chunk;
+        let (part, mut task, mut pass) = (task / self.in_part(), task % self.in_part(), 0);
+        while task >= self.in_pass(pass) {
+            task -= self.in_pass(pass);
+            pass += 1;
+        }
+        let groups = self.groups(pass);
+        let (chunk, group) = (task / groups.count(), groups.panels(task % groups.count()));
+        let first_panel = part * self.cut.panels_in_part + group.start;
+        let columns = self.cut.columns(first_panel);
+        let panels = match group.len() {
+            1 => [columns.clone(), columns.end..columns.end],
+            _ => [columns, self.cut.columns(first_panel + 1)],
+        };
+        let first = chunk * self.row_chunk;
         let rows = first..self.rows.min(first + self.row_chunk);
-        let panels = self.cut.group(task % groups);
-        blocks(self.k.clone()).map(move |k| Unit {
+        let k = pass * self.depth..self.k.min((pass + 1) * self.depth);
+        let first_panel = chunk * self.cut.panels() + first_panel;
+        blocks(k).map(move |k| Unit {
             rows: rows.clone(),
             panels: panels.clone(),
             k,
+            first_panel,
+            pass,
         })
     }
 }
@@ -130,7 +204,7 @@ mod tests {
     use crate::Isa;
 
     #[test]
-    fn panels_cover_every_column_once_and_parts_end_with_small_groups() {
+    fn panels_cover_every_column_once_and_parts_are_alike() {
         for isa in Isa::available() {
             let kernel = kernel(isa, Precision::F32);
             for (threads, columns) in
@@ -138,17 +212,13 @@ mod tests {
             {
                 let cut = Cut::new(columns, kernel, threads);
                 let mut next = 0;
-                for group in (0..cut.groups()).map(|index| cut.group(index)) {
-                    assert!(!group[0].is_empty());
-                    for panel in group {
-                        assert_eq!(panel.start, next, "{columns} columns, {threads} threads");
-                        assert!(panel.len() <= kernel.cols, "{panel:?}");
-                        next = panel.end;
-                    }
+                for panel in (0..cut.panels()).map(|panel| cut.columns(panel)) {
+                    assert!(!panel.is_empty());
+                    assert_eq!(panel.start, next, "{columns} columns, {threads} threads");
+                    assert!(panel.len() <= kernel.cols, "{panel:?}");
+                    next = panel.end;
                 }
                 assert_eq!(next, columns, "{threads} threads");
-                let [_, last] = cut.group(cut.groups() - 1);
-                assert!(last.is_empty(), "{columns} columns, {threads} threads");
                 let part = |part: usize| {
                     let panels = part * cut.panels_in_part..(part + 1) * cut.panels_in_part;
                     panels.map(|panel| cut.columns(panel).len()).sum::<usize>()
@@ -160,6 +230,26 @@ mod tests {
                     "{least} and {most} columns"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn groups_have_every_panel_once_and_are_small_at_the_ends() {
+        for (panels, first, last) in
+            (1..40).flat_map(|panels| [(0, 0), (1, 0), (0, 5), (1, 5)].map(|(a, b)| (panels, a, b)))
+        {
+            let groups = Groups::new(panels, first, last);
+            let all: Vec<_> = (0..groups.count())
+                .map(|group| groups.panels(group))
+                .collect();
+            let flat: Vec<usize> = all.iter().cloned().flatten().collect();
+            assert_eq!(flat, (0..panels).collect::<Vec<_>>());
+            let small = |ends: &[Range<usize>]| ends.iter().all(|group| group.len() == 1);
+            assert!(small(&all[..first]) && small(&all[all.len() - last.min(panels - first)..]));
+            assert!(
+                all.iter()
+                    .all(|group| (1..=Unit::PANELS).contains(&group.len()))
+            );
         }
     }
 }

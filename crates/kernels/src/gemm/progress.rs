@@ -1,0 +1,60 @@
+//! How far each panel of y is: where the runs of k are passes, one thread may take a panel's next pass while another
+//! is still at this one.
+
+use super::panels::Unit;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+/// Passes that are done of each panel.
+///
+/// Nobody waits for ever: tasks of a part are taken in order, each thread does its own in the order in which it took them,
+/// so the one taken first of all that are left waits for nobody.
+pub(super) struct Progress<'a> {
+    passes: &'a [AtomicU32],
+    failed: AtomicBool,
+}
+
+impl<'a> Progress<'a> {
+    /// No pass is done; the slice has a place for each panel.
+    pub(super) fn new(passes: &'a mut [u32]) -> Self {
+        passes.fill(0);
+        // SAFETY: an atomic has the layout of its integer, and the slice is borrowed for as long.
+        let passes = unsafe { &*(std::ptr::from_mut(passes) as *const [AtomicU32]) };
+        Self {
+            passes,
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    fn of(&self, unit: &Unit) -> &[AtomicU32] {
+        &self.passes[unit.first_panel..][..unit.panels().len()]
+    }
+
+    /// Until all passes before a unit's are done, or a thread has panicked.
+    pub(super) fn wait_for(&self, unit: &Unit) {
+        let before = |passes: &AtomicU32| passes.load(Ordering::Acquire) as usize >= unit.pass;
+        while !self.of(unit).iter().all(before) && !self.failed.load(Ordering::Relaxed) {
+            std::hint::spin_loop();
+        }
+    }
+
+    pub(super) fn done(&self, unit: &Unit) {
+        for passes in self.of(unit) {
+            passes.store(unit.pass as u32 + 1, Ordering::Release);
+        }
+    }
+
+    /// To be held while units are worked on: tells the others of a panic, since what this thread took is left undone.
+    pub(super) fn watch(&self) -> Watch<'_> {
+        Watch(&self.failed)
+    }
+}
+
+pub(super) struct Watch<'a>(&'a AtomicBool);
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
