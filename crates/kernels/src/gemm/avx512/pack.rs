@@ -382,6 +382,18 @@ macro_rules! pack_x {
         pub(super) unsafe fn $name<$(const $wide: bool)?>(pack: &PackX) {
             let depth: usize = $depth(pack.k);
             debug_assert!(pack.rows <= 8);
+            if pack.rows == 1 {
+                for k in (0..pack.k).step_by($step) {
+                    let slot = k * LANES / $step;
+                    // SAFETY: as below.
+                    unsafe {
+                        let row = $load(pack.x.wrapping_add(k).cast(), pack.k - k);
+                        let out = pack.out.add(slot).cast();
+                        _mm512_mask_storeu_epi32(out, first16(depth - slot), row);
+                    }
+                }
+                return;
+            }
             for k in (0..pack.k).step_by($step) {
                 let slot = k * LANES / $step;
                 // SAFETY: inside the rectangle, by the masks; the output holds `depth × rows`.
@@ -389,6 +401,8 @@ macro_rules! pack_x {
                     let mut rows = [_mm512_setzero_si512(); 8];
                     for (row, packed) in rows.iter_mut().enumerate() {
                         let inside = if row < pack.rows { pack.k - k } else { 0 };
+                        // A row there is: a load of nothing is slow where no memory is.
+                        let row = row.min(pack.rows - 1);
                         let at = pack.x.wrapping_add(row * pack.stride + k).cast();
                         *packed = $load(at, inside);
                     }
