@@ -58,3 +58,52 @@ impl Drop for Watch<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    fn unit(first_panel: usize, pass: usize) -> Unit {
+        Unit {
+            rows: 0..8,
+            panels: [0..48, 48..96],
+            k: 0..8,
+            first_panel,
+            pass,
+        }
+    }
+
+    #[test]
+    fn a_unit_waits_for_all_its_panels_last_passes() {
+        let mut passes = [7; 6];
+        let progress = Progress::new(&mut passes);
+        progress.wait_for(&unit(2, 0));
+        progress.done(&unit(1, 0));
+        let waited = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                progress.wait_for(&unit(2, 1));
+                waited.store(true, Ordering::Release);
+            });
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(!waited.load(Ordering::Acquire), "panel 3 has no pass yet");
+            progress.done(&unit(3, 0));
+        });
+        assert!(waited.into_inner());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_panicked() {
+        let mut passes = [0; 2];
+        let progress = Progress::new(&mut passes);
+        std::thread::scope(|scope| {
+            scope.spawn(|| progress.wait_for(&unit(0, 1)));
+            let panic = catch_unwind(AssertUnwindSafe(|| {
+                let _watch = progress.watch();
+                panic!("a task");
+            }));
+            assert!(panic.is_err());
+        });
+    }
+}

@@ -239,6 +239,8 @@ fn many_panels_in_groups_give_the_definitions_bits() {
                 (16, 1090, 600),
                 (51, 1090, 1500),
                 (150, 77, 590),
+                // Whole vectors: all units but a thread's first are packed beside tiles.
+                (136, 1104, 480),
             ] {
                 let case = Case::new((m, k, n), 11, 0, (product, dtype, precision));
                 let want = case.want();
@@ -283,6 +285,20 @@ fn threads_and_rows_do_not_change_the_bits() {
             many[last(FEW_ROWS + 1)..][..case.n],
             one[last(case.m)..][..case.n]
         );
+    }
+}
+
+#[test]
+fn passes_over_k_follow_each_other_whoever_takes_them() {
+    let kind = (Product::Nn, StoredDtype::Bf16, Precision::Bf16);
+    let case = Case::new((33, 5 * K_BLOCK + 40, 260), 3, 0, kind);
+    let one = case.run(&Context::new(Some(1), None));
+    for num_threads in 2..=4 {
+        // More threads than processors are interrupted in the midst of a pass.
+        let ctx = Context::new(Some(num_threads), None);
+        for _ in 0..20 {
+            assert!(one == case.run(&ctx), "{num_threads} threads");
+        }
     }
 }
 
