@@ -6,8 +6,8 @@
 
 use super::Product;
 
-/// Depth of a tile between two calls.
-pub(crate) const STEP: usize = 16;
+/// Depth of a tile between two calls: what is done at one must not fill the queue in which multiplications wait.
+pub(crate) const STEP: usize = 8;
 /// Blocks whose lines are on their way: rows a page apart push each other out of the caches when
 /// more of them are asked for.
 const BLOCKS_AHEAD: usize = 8;
