@@ -102,7 +102,8 @@ pub(crate) struct Blocks {
     blocks: usize,
     pack: Block,
     fetch: Block,
-    fetched: usize,
+    /// Calls of [`Self::next`].
+    turns: usize,
     packed: usize,
     /// Blocks a call, and blocks due, in 2⁻¹⁶.
     rate: usize,
@@ -181,7 +182,7 @@ impl Blocks {
             blocks,
             pack: first,
             fetch: first,
-            fetched: 0,
+            turns: 0,
             packed: 0,
             rate: ((blocks + BLOCKS_AHEAD) << 16).div_ceil(calls.max(1)),
             due: 0,
@@ -205,12 +206,12 @@ impl Blocks {
     /// Asks for a block's lines; the block to be packed meanwhile.
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Option<Block> {
-        if self.fetched < self.blocks {
+        if self.turns < self.blocks {
             self.fetch_block();
             self.fetch.advance(&self.walk);
         }
-        self.fetched += 1;
-        if self.fetched <= BLOCKS_AHEAD || self.done() {
+        self.turns += 1;
+        if self.turns <= BLOCKS_AHEAD || self.done() {
             return None;
         }
         let block = self.pack;

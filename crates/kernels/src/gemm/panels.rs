@@ -2,8 +2,8 @@
 //!
 //! A weight that is needed at once waits for memory: rows of a matrix are too short and too far apart for the processor
 //! to guess them, and rows a page apart push each other out of the caches when many are fetched early. So a thread
-//! packs its next unit in pieces of a few rows, each after some tiles of the present one, and those tiles fetch the
-//! piece's lines.
+//! packs its next unit while it multiplies the present one: tiles do it between their own steps where they can (`ahead.rs`),
+//! or they fetch the lines of a piece of a few rows, which is packed after them.
 
 use super::Product;
 use super::ahead::{Ahead, Blocks, Lines, Panel, STEP};

@@ -18,6 +18,9 @@ use std::arch::x86_64::*;
 const ROWS: usize = 8;
 const VECTORS: usize = 3;
 const LANES: usize = 16;
+/// Depth by which packed rows are fetched ahead: they outgrow the second cache, and what another thread packed
+/// may lie on another die. The processor guesses the next lines, but not past a page.
+const X_AHEAD: usize = 256;
 
 pub(crate) static PAIRS: Kernel = Kernel {
     pack_x: pack::x_pairs,
@@ -191,6 +194,10 @@ macro_rules! tiles {
                 let (mut a, mut b) = (tile.a, tile.b);
                 for p in 0..tile.depth {
                     if p % STEP == 0 {
+                        for line in 0..STEP * R / LANES {
+                            let x = a.wrapping_add(X_AHEAD * R + line * LANES);
+                            _mm_prefetch::<_MM_HINT_T1>(x.cast());
+                        }
                         $step(ahead);
                     }
                     let mut panel = [_mm512_setzero_si512(); V];
