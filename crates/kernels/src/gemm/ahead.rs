@@ -104,7 +104,6 @@ pub(crate) struct Blocks {
     fetch: Block,
     /// Calls of [`Self::next`].
     turns: usize,
-    packed: usize,
     /// Blocks a call, and blocks due, in 2⁻¹⁶.
     rate: usize,
     due: usize,
@@ -183,7 +182,6 @@ impl Blocks {
             pack: first,
             fetch: first,
             turns: 0,
-            packed: 0,
             rate: ((blocks + BLOCKS_AHEAD) << 16).div_ceil(calls.max(1)),
             due: 0,
         }
@@ -191,7 +189,7 @@ impl Blocks {
 
     /// Whether all are packed.
     pub(crate) fn done(&self) -> bool {
-        self.packed == self.blocks
+        self.turns >= self.blocks + BLOCKS_AHEAD
     }
 
     /// How many times [`Self::next`] is due in one more call.
@@ -210,13 +208,13 @@ impl Blocks {
             self.fetch_block();
             self.fetch.advance(&self.walk);
         }
+        let begun = self.turns >= BLOCKS_AHEAD && !self.done();
         self.turns += 1;
-        if self.turns <= BLOCKS_AHEAD || self.done() {
+        if !begun {
             return None;
         }
         let block = self.pack;
         self.pack.advance(&self.walk);
-        self.packed += 1;
         Some(block)
     }
 

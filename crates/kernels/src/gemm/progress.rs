@@ -97,13 +97,23 @@ mod tests {
     fn nobody_waits_for_a_thread_that_panicked() {
         let mut passes = [0; 2];
         let progress = Progress::new(&mut passes);
+        let (told, start) = (AtomicBool::new(false), std::time::Instant::now());
         std::thread::scope(|scope| {
-            scope.spawn(|| progress.wait_for(&unit(0, 1)));
+            scope.spawn(|| {
+                progress.wait_for(&unit(0, 1));
+                told.store(true, Ordering::Release);
+            });
             let panic = catch_unwind(AssertUnwindSafe(|| {
                 let _watch = progress.watch();
                 panic!("a task");
             }));
-            assert!(panic.is_err());
+            while !told.load(Ordering::Acquire) && start.elapsed().as_secs() < 10 {
+                std::thread::yield_now();
+            }
+            let told = told.load(Ordering::Acquire);
+            // Or the scope would wait for ever where nobody was told.
+            progress.done(&unit(0, 0));
+            assert!(panic.is_err() && told);
         });
     }
 }

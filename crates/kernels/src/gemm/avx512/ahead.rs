@@ -6,6 +6,9 @@ use crate::gemm::Product;
 use crate::gemm::ahead::{Block, Blocks};
 use std::arch::x86_64::*;
 
+// A block along k is what `four_columns` makes.
+const _: () = assert!(Blocks::LANES == LANES && Blocks::DEPTH == 4);
+
 /// What a tile of pairs does at a step.
 ///
 /// # Safety
