@@ -437,7 +437,7 @@ impl Backend for Cpu {
     ) {
         attention::forward(
             &self.context,
-            &attention_of(shape),
+            &attention_of(shape, self.precision()),
             mat(qkv),
             &segments_of(segments),
             mat_mut(out),
@@ -454,7 +454,7 @@ impl Backend for Cpu {
     ) {
         attention::backward(
             &self.context,
-            &attention_of(shape),
+            &attention_of(shape, self.precision()),
             mat(qkv),
             &segments_of(segments),
             mat(dout),
@@ -473,7 +473,7 @@ impl Backend for Cpu {
     ) {
         attention::cached(
             &self.context,
-            &attention_of(shape),
+            &attention_of(shape, self.precision()),
             mat(qkv),
             keys.as_mut_slice(),
             values.as_mut_slice(),

@@ -4,6 +4,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lowrank_kernels::attention::{Layout, Segment, Shape, backward, cached, forward};
 use lowrank_kernels::elementwise::uniform;
+use lowrank_kernels::gemm::Precision;
 use lowrank_kernels::{Context, Mat, MatMut};
 use std::hint::black_box;
 
@@ -16,7 +17,7 @@ fn random(len: usize) -> Vec<f32> {
 }
 
 /// Queries, keys and values of a head side by side, as BLOOM has them.
-fn shape(slopes: &[f32]) -> Shape<'_> {
+fn shape(slopes: &[f32], precision: Precision) -> Shape<'_> {
     let at = |kind: usize| Layout {
         offset: kind * SIZE,
         stride: 3 * SIZE,
@@ -31,13 +32,13 @@ fn shape(slopes: &[f32]) -> Shape<'_> {
         value: at(2),
         alibi_slopes: Some(slopes),
         sliding_window: None,
+        precision,
     }
 }
 
 fn bench(criterion: &mut Criterion) {
     let context = Context::default();
     let slopes: Vec<f32> = (1..=HEADS as i32).map(|h| 0.7f32.powi(h)).collect();
-    let shape = shape(&slopes);
     for m in [1, 16, 64, 256, 1024] {
         let qkv = random(m * 3 * D);
         let qkv = Mat::dense(&qkv, m, 3 * D);
@@ -47,25 +48,29 @@ fn bench(criterion: &mut Criterion) {
             prefix: None,
         }];
         let mut out = vec![0.0; m * D];
-        let mut group = criterion.benchmark_group("attention");
-        // Two products of half a square.
-        group.throughput(Throughput::Elements((2 * m * m * D) as u64));
-        group.bench_function(BenchmarkId::new("forward", m), |b| {
-            b.iter(|| {
-                let out = MatMut::dense(black_box(&mut out), m, D);
-                forward(&context, &shape, qkv, &segments, out);
-            });
-        });
         let dout = random(m * D);
         let mut dqkv = vec![0.0; m * 3 * D];
-        group.throughput(Throughput::Elements((5 * m * m * D) as u64));
-        group.bench_function(BenchmarkId::new("backward", m), |b| {
-            b.iter(|| {
-                let dout = Mat::dense(&dout, m, D);
-                let dqkv = MatMut::dense(black_box(&mut dqkv), m, 3 * D);
-                backward(&context, &shape, qkv, &segments, dout, dqkv);
+        let mut group = criterion.benchmark_group("attention");
+        for (name, precision) in [("f32", Precision::F32), ("bf16", Precision::Bf16)] {
+            let shape = shape(&slopes, precision);
+            // Two products of half a square.
+            group.throughput(Throughput::Elements((2 * m * m * D) as u64));
+            group.bench_function(BenchmarkId::new(format!("{name} forward"), m), |b| {
+                b.iter(|| {
+                    let out = MatMut::dense(black_box(&mut out), m, D);
+                    forward(&context, &shape, qkv, &segments, out);
+                });
             });
-        });
+            group.throughput(Throughput::Elements((5 * m * m * D) as u64));
+            group.bench_function(BenchmarkId::new(format!("{name} backward"), m), |b| {
+                b.iter(|| {
+                    let dout = Mat::dense(&dout, m, D);
+                    let dqkv = MatMut::dense(black_box(&mut dqkv), m, 3 * D);
+                    backward(&context, &shape, qkv, &segments, dout, dqkv);
+                });
+            });
+        }
+        let shape = shape(&slopes, Precision::F32);
         let (mut keys, mut values) = (random(m * D), random(m * D));
         // Bytes of the cache that one token reads.
         group.throughput(Throughput::Bytes((2 * m * D * 4) as u64));

@@ -13,7 +13,9 @@ mod decode;
 mod forward;
 mod pack;
 mod tile;
+mod word;
 
+use crate::gemm::Precision;
 use crate::share::SharedMat;
 use crate::{Context, Mat, MatMut};
 use std::ops::Range;
@@ -48,6 +50,9 @@ pub struct Shape<'a> {
     pub alibi_slopes: Option<&'a [f32]>,
     /// A query sees this many tokens, itself included.
     pub sliding_window: Option<usize>,
+    /// Of what products read: queries, keys, values, weights and gradients. Scores, softmax and sums are f32.
+    /// [`cached`] reads f32.
+    pub precision: Precision,
 }
 
 /// Tokens that attend to themselves, causally, and to all of a prefix before them.
@@ -229,6 +234,10 @@ pub fn cached(
     past: usize,
     out: MatMut<'_>,
 ) {
+    let shape = &Shape {
+        precision: Precision::F32,
+        ..*shape
+    };
     shape.check(qkv, &[]);
     let size = (qkv.rows, shape.heads * shape.head_dim);
     assert_eq!(size, (out.rows, out.cols), "attention's output");

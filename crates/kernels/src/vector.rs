@@ -12,6 +12,7 @@ mod math;
 mod scalar;
 
 use crate::Isa;
+use crate::gemm::scalar::to_bf16;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
@@ -78,6 +79,21 @@ pub(crate) trait Vector: Copy {
     fn lowest_bytes(self, a: Self::F) -> [u8; LANES] {
         self.to_lanes(a).map(|x| x.to_bits() as u8)
     }
+    /// `sum + odd·odd' + even·even'`, rounded after each, of pairs of bf16: what `vdpbf16ps` does.
+    #[inline(always)]
+    fn dot_pairs(self, left: u32, right: &[u32; LANES], sum: Self::F) -> Self::F {
+        two_steps(self, left, right, sum)
+    }
+    /// Thirty-two values on end as pairs of bf16.
+    #[inline(always)]
+    fn neighbours(self, first: Self::F, second: Self::F) -> [u32; LANES] {
+        neighbours(self.to_lanes(first), self.to_lanes(second))
+    }
+    /// Two values of each lane as a pair of bf16.
+    #[inline(always)]
+    fn stacked(self, even: Self::F, odd: Self::F) -> [u32; LANES] {
+        stacked(self.to_lanes(even), self.to_lanes(odd))
+    }
     #[inline(always)]
     fn zero(self) -> Self::F {
         self.splat(0.0)
@@ -111,6 +127,42 @@ fn fold(mut lanes: Lanes, f: impl Fn(f32, f32) -> f32) -> f32 {
     lanes[0]
 }
 
+/// [`Vector::dot_pairs`] by fused multiply-adds.
+#[inline(always)]
+fn two_steps<V: Vector>(v: V, left: u32, right: &[u32; LANES], sum: V::F) -> V::F {
+    let odd = right.map(|pair| f32::from_bits(pair & 0xffff_0000));
+    let sum = v.fma(
+        v.splat(f32::from_bits(left & 0xffff_0000)),
+        v.load(&odd),
+        sum,
+    );
+    let even = right.map(|pair| f32::from_bits(pair << 16));
+    v.fma(v.splat(f32::from_bits(left << 16)), v.load(&even), sum)
+}
+
+#[inline(always)]
+fn neighbours(first: Lanes, second: Lanes) -> [u32; LANES] {
+    let at = |i: usize| {
+        if i < LANES {
+            first[i]
+        } else {
+            second[i - LANES]
+        }
+    };
+    std::array::from_fn(|i| pair(at(2 * i), at(2 * i + 1)))
+}
+
+#[inline(always)]
+fn stacked(even: Lanes, odd: Lanes) -> [u32; LANES] {
+    std::array::from_fn(|i| pair(even[i], odd[i]))
+}
+
+/// The first in the lower half.
+#[inline(always)]
+fn pair(even: f32, odd: f32) -> u32 {
+    to_bf16(odd).to_bits() | to_bf16(even).to_bits() >> 16
+}
+
 /// Work that runs with any [`Vector`]; `run` must be `#[inline(always)]`, and so all that it calls.
 pub(crate) trait Kernel {
     /// What it returns.
@@ -124,7 +176,10 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa.min(Isa::detect()) {
         // SAFETY: the processor has what `detect` says, and AVX-512 includes AVX2.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx512Bf16 => unsafe { with_avx512(kernel) },
+        Isa::Avx512 => unsafe { with_avx512(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Bf16 => unsafe { with_avx512_bf16(kernel) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { with_avx2(kernel) },
@@ -138,7 +193,16 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn with_avx512<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller's promise.
-    kernel.run(unsafe { Avx512::new() })
+    kernel.run(unsafe { Avx512::<false>::new() })
+}
+
+/// # Safety
+/// As [`with_avx512`], and the bf16 dot product.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+unsafe fn with_avx512_bf16<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller's promise.
+    kernel.run(unsafe { Avx512::<true>::new() })
 }
 
 /// # Safety

@@ -33,9 +33,9 @@ pub(crate) fn run(args: &IsaArgs) {
         args.width
     );
     println!(
-        "| | peak f32 / bf16 | `x·Wᵀ` f32 | `dy·W` f32 | `x·Wᵀ` bf16 | `dy·W` bf16 | attention forward | backward |"
+        "| | peak f32 / bf16 | `x·Wᵀ` f32 | `dy·W` f32 | `x·Wᵀ` bf16 | `dy·W` bf16 | attention forward f32 | backward f32 | forward bf16 | backward bf16 |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|");
     for isa in Isa::available() {
         let context = Context::new(None, Some(isa));
         let peak = peak(&context);
@@ -48,24 +48,28 @@ pub(crate) fn run(args: &IsaArgs) {
                 precision,
             })
         });
-        let products: Vec<String> = cases
+        let products = cases
             .iter()
             .flatten()
-            .map(|case| format!("{:.1}", weights.best_rate(&context, case, args.seconds)))
+            .map(|case| weights.best_rate(&context, case, args.seconds));
+        let attentions = [Precision::F32, Precision::Bf16]
+            .map(|precision| attention(&context, args.tokens, precision, args.seconds));
+        let rates: Vec<String> = products
+            .chain(attentions.into_iter().flatten())
+            .map(|rate| format!("{rate:.1}"))
             .collect();
-        let [ahead, back] = attention(&context, args.tokens, args.seconds);
         println!(
-            "| {isa:?} | {:.0} / {:.0} | {} | {ahead:.1} | {back:.1} |",
+            "| {isa:?} | {:.0} / {:.0} | {} |",
             peak.f32_gflops,
             peak.bf16_gflops,
-            products.join(" | ")
+            rates.join(" | ")
         );
     }
 }
 
 /// GFLOP/s forward and backward of one causal row; products of half a square, two and five of them.
-fn attention(context: &Context, tokens: usize, seconds: f64) -> [f64; 2] {
-    let mut attention = Attention::new(tokens);
+fn attention(context: &Context, tokens: usize, precision: Precision, seconds: f64) -> [f64; 2] {
+    let mut attention = Attention::new(tokens, precision);
     let ahead = best_seconds(seconds, || attention.forward(context));
     let back = best_seconds(seconds, || attention.backward(context));
     let half_square = (tokens * tokens * HEADS * HEAD_DIM) as f64 * 1e-9;
@@ -89,9 +93,14 @@ mod tests {
     #[test]
     fn every_instruction_set_of_this_machine_runs() {
         for isa in Isa::available() {
-            let rates = attention(&Context::new(Some(2), Some(isa)), 5, 0.0);
+            let context = Context::new(Some(2), Some(isa));
+            let rates = [Precision::F32, Precision::Bf16]
+                .map(|precision| attention(&context, 5, precision, 0.0));
             assert!(
-                rates.iter().all(|rate| rate.is_finite() && *rate > 0.0),
+                rates
+                    .as_flattened()
+                    .iter()
+                    .all(|rate| rate.is_finite() && *rate > 0.0),
                 "{isa:?}"
             );
         }

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use kernels::activation::{Activation, slope};
 use kernels::attention::{self, Layout, Segment, Shape};
+use kernels::gemm::Precision;
 use kernels::loss::{CrossEntropy, cross_entropy};
 use kernels::norm::{self, Norm};
 use kernels::{Context, Mat, MatMut};
@@ -57,7 +58,7 @@ type Make = fn(usize) -> Box<dyn Timed>;
 const KERNELS: [(&str, Make, &[Pass]); 4] = [
     (
         "attention",
-        |m| Box::new(Attention::new(m)),
+        |m| Box::new(Attention::new(m, Precision::Bf16)),
         &[Pass::Forward, Pass::Both],
     ),
     (
@@ -106,6 +107,7 @@ trait Timed {
 
 /// One causal row of BLOOM's.
 pub(crate) struct Attention {
+    precision: Precision,
     tokens: usize,
     slopes: Vec<f32>,
     qkv: Vec<f32>,
@@ -115,8 +117,9 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    pub(crate) fn new(tokens: usize) -> Self {
+    pub(crate) fn new(tokens: usize, precision: Precision) -> Self {
         Self {
+            precision,
             tokens,
             slopes: (1..=HEADS as i32).map(|head| 0.7f32.powi(head)).collect(),
             qkv: numbers(tokens * 3 * HIDDEN),
@@ -130,7 +133,7 @@ impl Attention {
         let tokens = self.tokens;
         let qkv = Mat::dense(&self.qkv, tokens, 3 * HIDDEN);
         let out = MatMut::dense(&mut self.out, tokens, HIDDEN);
-        let shape = shape(&self.slopes);
+        let shape = shape(&self.slopes, self.precision);
         attention::forward(context, &shape, qkv, &[whole(tokens)], out);
     }
 
@@ -139,13 +142,13 @@ impl Attention {
         let qkv = Mat::dense(&self.qkv, tokens, 3 * HIDDEN);
         let dout = Mat::dense(&self.dout, tokens, HIDDEN);
         let dqkv = MatMut::dense(&mut self.dqkv, tokens, 3 * HIDDEN);
-        let (shape, segments) = (shape(&self.slopes), [whole(tokens)]);
+        let (shape, segments) = (shape(&self.slopes, self.precision), [whole(tokens)]);
         attention::backward(context, &shape, qkv, &segments, dout, dqkv);
     }
 }
 
 /// Queries, keys and values of a head side by side.
-fn shape(slopes: &[f32]) -> Shape<'_> {
+fn shape(slopes: &[f32], precision: Precision) -> Shape<'_> {
     let at = |kind: usize| Layout {
         offset: kind * HEAD_DIM,
         stride: 3 * HEAD_DIM,
@@ -160,6 +163,7 @@ fn shape(slopes: &[f32]) -> Shape<'_> {
         value: at(2),
         alibi_slopes: Some(slopes),
         sliding_window: None,
+        precision,
     }
 }
 

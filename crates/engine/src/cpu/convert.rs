@@ -6,7 +6,7 @@ use crate::shapes::{
     Activation, AttentionShape, HeadLayout, LoraShape, Norm, Segment, Span, StoredDtype, View,
     ViewMut,
 };
-use kernels::gemm::LoraFactors;
+use kernels::gemm::{LoraFactors, Precision};
 use kernels::{Mat, MatMut, Stored, activation, attention, norm};
 
 pub(super) fn mat(view: View<'_, Buf>) -> Mat<'_> {
@@ -93,7 +93,7 @@ pub(super) fn activation_of(f: Activation) -> activation::Activation {
     }
 }
 
-pub(super) fn attention_of(shape: &AttentionShape) -> attention::Shape<'_> {
+pub(super) fn attention_of(shape: &AttentionShape, precision: Precision) -> attention::Shape<'_> {
     let layout = |layout: HeadLayout| attention::Layout {
         offset: layout.offset,
         stride: layout.stride,
@@ -108,6 +108,7 @@ pub(super) fn attention_of(shape: &AttentionShape) -> attention::Shape<'_> {
         value: layout(shape.value),
         alibi_slopes: shape.alibi_slopes.as_deref(),
         sliding_window: shape.sliding_window,
+        precision,
     }
 }
 

@@ -3,7 +3,9 @@
 use super::forward::{Seen, Strips, softmax};
 use super::pack::{PANEL, panels, panels_len, straight, with_scratch};
 use super::tile::{Left, ROWS, Right, product};
+use super::word::{Pair, Word};
 use super::{Segment, Shape};
+use crate::gemm::Precision;
 use crate::share::SharedMat;
 use crate::vector::{Kernel, LANES, Vector, dispatch, map};
 use crate::{Isa, Mat};
@@ -23,23 +25,31 @@ pub(super) struct Family<'a> {
 }
 
 /// One segment's keys and values, packed, and the gradients that gather there.
-struct Packed<'s> {
+struct Packed<'s, W> {
     /// Keys, a multiple of sixteen.
     padded: usize,
-    keys: &'s [f32],
-    key_panels: &'s [f32],
-    value_panels: &'s [f32],
+    keys: &'s [W],
+    key_panels: &'s [W],
+    value_panels: &'s [W],
     dkeys: &'s mut [f32],
     dvalues: &'s mut [f32],
 }
 
-/// What a block of queries works in: whole rows, and [`Strips`] of scores.
+/// What a block of queries works in: rows, and [`Strips`] of scores.
 struct Block<'s> {
     queries: &'s mut [f32],
     douts: &'s mut [f32],
     dqueries: &'s mut [f32],
     weights: &'s mut [f32],
     dweights: &'s mut [f32],
+}
+
+/// Scratch for words: of queries and of their outputs' gradients, along rows and across; of one panel's
+/// weights across, and of their gradients both ways.
+struct Words<'s, W> {
+    rows: [&'s mut [W]; 2],
+    columns: [&'s mut [W]; 2],
+    panel: [&'s mut [W]; 3],
 }
 
 impl Block<'_> {
@@ -63,30 +73,41 @@ struct Asking {
 }
 
 /// A family with its scratch; see `forward::Work`.
-struct Work<'a, 's> {
+struct Work<'a, 's, W> {
     family: Family<'a>,
-    scratch: [&'s mut [f32]; 10],
+    scratch: [&'s mut [f32]; 8],
+    words: [&'s mut [W]; 10],
 }
 
 impl Family<'_> {
     /// Does the work.
     pub(super) fn differentiate(self, isa: Isa) {
+        match self.shape.precision {
+            Precision::F32 => self.differentiate_in::<f32>(isa),
+            Precision::Bf16 => self.differentiate_in::<Pair>(isa),
+        }
+    }
+
+    fn differentiate_in<W: Word>(self, isa: Isa) {
         let size = self.shape.head_dim;
         let width = size.next_multiple_of(LANES);
         let padded = self.segments.iter().map(padded).max().unwrap_or(0);
-        let (rows, turned) = (padded * width, panels_len(padded, size));
+        let (rows, turned) = (padded * width, panels_len::<W>(padded, size));
         let (block, strips) = (BLOCK * width, BLOCK * padded.next_multiple_of(PANEL));
-        let sizes = [
-            rows, turned, turned, rows, rows, block, block, block, strips, strips,
+        let scratch = [rows, rows, rows, block, block, block, strips, strips];
+        let [keys, queries, panel] = [rows, block, BLOCK * PANEL].map(W::scratch);
+        let words = [
+            turned, turned, keys, queries, queries, queries, queries, panel, panel, panel,
         ];
-        with_scratch(sizes, |scratch| {
-            dispatch(
-                isa,
-                Work {
+        with_scratch(scratch, |scratch| {
+            with_scratch(words, |words: [&mut [W]; 10]| {
+                let work = Work {
                     family: self,
                     scratch,
-                },
-            );
+                    words,
+                };
+                dispatch(isa, work);
+            });
         });
     }
 }
@@ -101,84 +122,101 @@ fn padded(segment: &Segment) -> usize {
     (segment.len + segment.prefix_len()).next_multiple_of(LANES)
 }
 
-impl Kernel for Work<'_, '_> {
+impl<W: Word> Kernel for Work<'_, '_, W> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
         let Self {
             family,
-            scratch: [k, kt, vt, dk, dv, q, d, dq, p, ds],
+            scratch: [k, dk, dv, queries, douts, dqueries, weights, dweights],
+            words:
+                [
+                    kt,
+                    vt,
+                    kw,
+                    q_rows,
+                    d_rows,
+                    q_columns,
+                    d_columns,
+                    p,
+                    ds,
+                    ds_rows,
+                ],
         } = self;
         let mut block = Block {
-            queries: q,
-            douts: d,
-            dqueries: dq,
-            weights: p,
-            dweights: ds,
+            queries,
+            douts,
+            dqueries,
+            weights,
+            dweights,
+        };
+        let mut words = Words {
+            rows: [q_rows, d_rows],
+            columns: [q_columns, d_columns],
+            panel: [p, ds, ds_rows],
         };
         dk.fill(0.0);
         dv.fill(0.0);
         for segment in family.segments {
-            family.pack(v, segment, [&mut *k, &mut *kt, &mut *vt]);
             let mut packed = Packed {
                 padded: padded(segment),
-                keys: k,
+                keys: family.pack(v, segment, [&mut *kt, &mut *vt], k, kw),
                 key_panels: kt,
                 value_panels: vt,
                 dkeys: dk,
                 dvalues: dv,
             };
-            family.segment(v, segment, &mut packed, &mut block);
+            family.segment(v, segment, &mut packed, &mut block, &mut words);
         }
-        family.write_own(&family.segments[0], 0, dk, dv);
+        family.write_own(v, &family.segments[0], 0, dk, dv);
     }
 }
 
 impl Family<'_> {
+    /// Packs keys and values; gives the keys across their rows.
     #[inline(always)]
-    fn pack<V: Vector>(&self, v: V, segment: &Segment, [k, kt, vt]: [&mut [f32]; 3]) {
+    fn pack<'s, V: Vector, W: Word>(
+        &self,
+        v: V,
+        segment: &Segment,
+        [key_panels, value_panels]: [&mut [W]; 2],
+        rows: &'s mut [f32],
+        words: &'s mut [W],
+    ) -> &'s [W] {
         let shape = self.shape;
         let width = shape.head_dim.next_multiple_of(LANES);
-        let rows = segment.key_rows();
-        let padded = (rows[0].len() + rows[1].len()).next_multiple_of(LANES);
+        let padded = padded(segment);
         let key = shape.columns(shape.key, self.kv);
         let value = shape.columns(shape.value, self.kv);
-        straight(
-            v,
-            self.qkv,
-            rows.clone(),
-            key.clone(),
-            1.0,
-            k,
-            width,
-            padded,
-        );
-        panels(v, self.qkv, rows.clone(), key, kt);
-        panels(v, self.qkv, rows, value, vt);
+        panels(v, self.qkv, segment.key_rows(), key.clone(), key_panels);
+        panels(v, self.qkv, segment.key_rows(), value, value_panels);
+        straight(self.qkv, segment.key_rows(), key, rows, padded);
+        W::columns(v, &rows[..padded * width], width, words)
     }
 
     /// Adds the segment's part to the gradients of its keys and values, writes those of its queries and
     /// (behind a prefix, whose own part stays until the end) its own keys and values.
     #[inline(always)]
-    fn segment<V: Vector>(
+    fn segment<V: Vector, W: Word>(
         &self,
         v: V,
         segment: &Segment,
-        packed: &mut Packed<'_>,
+        packed: &mut Packed<'_, W>,
         block: &mut Block<'_>,
+        words: &mut Words<'_, W>,
     ) {
         let group = self.shape.heads / self.shape.kv_heads;
         for head in self.kv * group..(self.kv + 1) * group {
             let end = segment.start + segment.len;
             for first in (segment.start..end).step_by(BLOCK) {
                 let rows = first..(first + BLOCK).min(end);
-                self.block(v, segment, head, rows, packed, block);
+                self.block(v, segment, head, rows, packed, block, words);
             }
         }
         if segment.prefix.is_some() {
             let first = segment.prefix_len();
-            self.write_own(segment, first, packed.dkeys, packed.dvalues);
+            self.write_own(v, segment, first, packed.dkeys, packed.dvalues);
             let width = self.shape.head_dim.next_multiple_of(LANES);
             packed.dkeys[first * width..].fill(0.0);
             packed.dvalues[first * width..].fill(0.0);
@@ -186,14 +224,19 @@ impl Family<'_> {
     }
 
     #[inline(always)]
-    fn block<V: Vector>(
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "whose queries, over what, in which scratch"
+    )]
+    fn block<V: Vector, W: Word>(
         &self,
         v: V,
         segment: &Segment,
         head: usize,
         rows: Range<usize>,
-        packed: &mut Packed<'_>,
+        packed: &mut Packed<'_, W>,
         block: &mut Block<'_>,
+        words: &mut Words<'_, W>,
     ) {
         let shape = self.shape;
         let size = shape.head_dim;
@@ -202,37 +245,24 @@ impl Family<'_> {
         let both = || [rows.clone(), 0..0];
         let outs = head * size..(head + 1) * size;
         let query = shape.columns(shape.query, head);
-        let queries = &mut *block.queries;
-        straight(
-            v,
-            self.qkv,
-            both(),
-            query.clone(),
-            shape.scale,
-            queries,
-            width,
-            count,
-        );
-        let douts = &mut *block.douts;
-        straight(v, self.dout, both(), outs.clone(), 1.0, douts, width, count);
+        straight(self.qkv, both(), query.clone(), block.queries, count);
+        straight(self.dout, both(), outs, block.douts, count);
         let position = segment.prefix_len() + rows.start - segment.start;
         let asking = Asking {
             head,
             count,
             seen: Seen::new(shape, position, rows.len(), packed.padded),
         };
-        for (number, panel) in asking.seen.panels().enumerate() {
-            self.scores(v, &asking, number, &panel, packed, block);
-        }
+        self.scores(v, &asking, packed, block, &mut words.rows);
         for i in 0..rows.len() {
             self.row(v, &asking, i, block);
         }
-        for (number, panel) in asking.seen.panels().enumerate() {
+        for (number, _) in asking.seen.panels().enumerate() {
             for part in [&mut *block.weights, &mut *block.dweights] {
                 part[strip(number)][rows.len() * PANEL..count * PANEL].fill(0.0);
             }
-            gather(v, &asking, number, &panel, width, packed, block);
         }
+        gather(v, &asking, width, packed, block, words);
         let scale = v.splat(shape.scale);
         for (i, row) in rows.enumerate() {
             // SAFETY: each task has its own rows and heads.
@@ -242,36 +272,49 @@ impl Family<'_> {
         }
     }
 
-    /// A panel's scores before slope, and the gradients of its weights.
+    /// Products with the keys, and the gradients of the weights.
     #[inline(always)]
-    fn scores<V: Vector>(
+    fn scores<V: Vector, W: Word>(
         &self,
         v: V,
         asking: &Asking,
-        number: usize,
-        panel: &Range<usize>,
-        packed: &Packed<'_>,
+        packed: &Packed<'_, W>,
         block: &mut Block<'_>,
+        words: &mut [&mut [W]; 2],
     ) {
         let size = self.shape.head_dim;
+        let width = size.next_multiple_of(LANES);
+        let depth = size.div_ceil(W::DEPTH);
+        let [query_words, dout_words] = words;
+        let used = asking.count * width;
         let parts = [
-            (&*block.queries, packed.key_panels, &mut *block.weights),
-            (&*block.douts, packed.value_panels, &mut *block.dweights),
+            (
+                W::rows(v, &block.queries[..used], query_words),
+                packed.key_panels,
+                &mut *block.weights,
+            ),
+            (
+                W::rows(v, &block.douts[..used], dout_words),
+                packed.value_panels,
+                &mut *block.dweights,
+            ),
         ];
         for (rows, panels, to) in parts {
             let left = Left {
                 data: rows,
-                row: size.next_multiple_of(LANES),
+                row: width / W::DEPTH,
                 column: 1,
             };
-            let right = Right {
-                data: &panels[panel.start * size..],
-                stride: PANEL,
-            };
-            for (rows, keys_seen) in asking.seen.stairs(panel, asking.count) {
-                let sides = [rows.len(), keys_seen, size];
-                let to = &mut to[strip(number)][rows.start * PANEL..];
-                product(v, sides, left.behind(rows.start), right, to, PANEL, false);
+            for (number, panel) in asking.seen.panels().enumerate() {
+                let right = Right {
+                    data: &panels[panel.start * depth..],
+                    stride: PANEL,
+                };
+                for (rows, keys_seen) in asking.seen.stairs(&panel, asking.count) {
+                    let sides = [rows.len(), keys_seen, depth];
+                    let to = &mut to[strip(number)][rows.start * PANEL..];
+                    product(v, sides, left.behind(rows.start), right, to, PANEL, false);
+                }
             }
         }
     }
@@ -314,76 +357,102 @@ impl Family<'_> {
 
     /// Writes the gradients of the segment's own keys and values, which start at row `first`.
     #[inline(always)]
-    fn write_own(&self, segment: &Segment, first: usize, dkeys: &[f32], dvalues: &[f32]) {
+    fn write_own<V: Vector>(
+        &self,
+        v: V,
+        segment: &Segment,
+        first: usize,
+        dkeys: &[f32],
+        dvalues: &[f32],
+    ) {
         let shape = self.shape;
         let width = shape.head_dim.next_multiple_of(LANES);
-        for (layout, from) in [(shape.key, dkeys), (shape.value, dvalues)] {
+        let parts = [(shape.key, dkeys, shape.scale), (shape.value, dvalues, 1.0)];
+        for (layout, from, scale) in parts {
+            let scale = v.splat(scale);
             for i in 0..segment.len {
                 let columns = shape.columns(layout, self.kv);
                 // SAFETY: each task has its own rows and heads.
                 let to = unsafe { self.dqkv.part(segment.start + i, columns) };
-                to.copy_from_slice(&from[(first + i) * width..][..shape.head_dim]);
+                let from = &from[(first + i) * width..][..shape.head_dim];
+                map!(v, from, to, |x| v.mul(x, scale));
             }
         }
     }
 }
 
-/// A panel's part of the gradients: `dv += pᵀ·dout`, `dk += dsᵀ·scale·q`, `dq += ds·k`.
+/// A block's part of the gradients: `dv += pᵀ·dout`, `dk += dsᵀ·q`, `dq = ds·k`, the latter two without the scale.
 #[inline(always)]
-fn gather<V: Vector>(
+fn gather<V: Vector, W: Word>(
     v: V,
     asking: &Asking,
-    number: usize,
-    panel: &Range<usize>,
     width: usize,
-    packed: &mut Packed<'_>,
+    packed: &mut Packed<'_, W>,
     block: &mut Block<'_>,
+    words: &mut Words<'_, W>,
 ) {
-    let count = asking.count;
-    let wide = |data| Right {
-        data,
-        stride: width,
-    };
-    let parts = [
-        (
-            &block.weights[strip(number)],
-            &*block.douts,
-            &mut *packed.dvalues,
-        ),
-        (
-            &block.dweights[strip(number)],
-            &*block.queries,
-            &mut *packed.dkeys,
-        ),
-    ];
-    for (weights, rows, to) in parts {
-        // From the row on that is the first to look at them, all look at these keys.
-        let mut key = 0;
-        for (first, keys_seen) in asking.seen.stairs(panel, count) {
-            if keys_seen > key {
-                let turned = Left {
-                    data: &weights[first.start * PANEL + key..],
-                    row: 1,
-                    column: PANEL,
-                };
-                let sides = [keys_seen - key, width, count - first.start];
-                let rows = wide(&rows[first.start * width..]);
-                let to = &mut to[(panel.start + key) * width..];
-                product(v, sides, turned, rows, to, width, true);
-                key = keys_seen;
-            }
+    let used = asking.count * width;
+    let [query_words, dout_words] = &mut words.columns;
+    let queries = W::columns(v, &block.queries[..used], width, query_words);
+    let douts = W::columns(v, &block.douts[..used], width, dout_words);
+    for (number, panel) in asking.seen.panels().enumerate() {
+        let used = strip(number).start..strip(number).start + asking.count * PANEL;
+        let [p, ds, ds_rows] = &mut words.panel;
+        let weights = W::columns(v, &block.weights[used.clone()], PANEL, p);
+        let dweights = W::columns(v, &block.dweights[used.clone()], PANEL, ds);
+        sum_queries(v, asking, &panel, weights, douts, width, packed.dvalues);
+        sum_queries(v, asking, &panel, dweights, queries, width, packed.dkeys);
+        let dweights = Left {
+            data: W::rows(v, &block.dweights[used], ds_rows),
+            row: PANEL / W::DEPTH,
+            column: 1,
+        };
+        let keys = Right {
+            data: &packed.keys[panel.start / W::DEPTH * width..],
+            stride: width,
+        };
+        let add = panel.start > asking.seen.first;
+        for (rows, keys_seen) in asking.seen.stairs(&panel, asking.count) {
+            let sides = [rows.len(), width, keys_seen / W::DEPTH];
+            let to = &mut block.dqueries[rows.start * width..];
+            product(v, sides, dweights.behind(rows.start), keys, to, width, add);
         }
     }
-    let dweights = Left {
-        data: &block.dweights[strip(number)],
-        row: PANEL,
-        column: 1,
-    };
-    let keys = wide(&packed.keys[panel.start * width..]);
-    let add = panel.start > asking.seen.first;
-    for (rows, keys_seen) in asking.seen.stairs(panel, count) {
-        let sides = [rows.len(), width, keys_seen];
-        let to = &mut block.dqueries[rows.start * width..];
-        product(v, sides, dweights.behind(rows.start), keys, to, width, add);
+}
+
+/// `to += weightsᵀ·rows` for a panel's keys; both factors in words across the queries.
+#[inline(always)]
+fn sum_queries<V: Vector, W: Word>(
+    v: V,
+    asking: &Asking,
+    panel: &Range<usize>,
+    weights: &[W],
+    rows: &[W],
+    width: usize,
+    to: &mut [f32],
+) {
+    // From the row on that is the first to look at them, all look at these keys.
+    let mut key = 0;
+    for (queries, keys_seen) in asking.seen.stairs(panel, asking.count) {
+        if keys_seen > key {
+            let first = queries.start / W::DEPTH;
+            let turned = Left {
+                data: &weights[first * PANEL + key..],
+                row: 1,
+                column: PANEL,
+            };
+            let right = Right {
+                data: &rows[first * width..],
+                stride: width,
+            };
+            let sides = [
+                keys_seen - key,
+                width,
+                (asking.count - queries.start) / W::DEPTH,
+            ];
+            let to = &mut to[(panel.start + key) * width..];
+            product(v, sides, turned, right, to, width, true);
+            key = keys_seen;
+        }
     }
 }

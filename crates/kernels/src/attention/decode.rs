@@ -37,7 +37,7 @@ impl Head<'_> {
     /// Does the work.
     pub(super) fn decode(self, isa: Isa) {
         let group = self.shape.heads / self.shape.kv_heads;
-        with_scratch([group * self.keys.rows], |[scores]| {
+        with_scratch([group * self.keys.rows], |[scores]: [&mut [f32]; 1]| {
             dispatch(isa, Work { head: self, scores });
         });
     }

@@ -3,6 +3,8 @@
 use super::Shape;
 use super::pack::{PANEL, panels, panels_len, straight, with_scratch};
 use super::tile::{Left, ROWS, Right, product};
+use super::word::{Pair, Word};
+use crate::gemm::Precision;
 use crate::share::SharedMat;
 use crate::vector::{Kernel, LANES, Vector, dispatch, exp, map};
 use crate::{Isa, Mat};
@@ -33,40 +35,67 @@ pub(super) struct Head<'a> {
 
 /// A head with its scratch, which is fetched before the instruction set is chosen: what a closure calls
 /// would be compiled without it.
-struct Work<'a, 's> {
+struct Work<'a, 's, W> {
     head: Head<'a>,
     padded: usize,
-    scratch: [&'s mut [f32]; 5],
+    scratch: [&'s mut [f32]; 4],
+    words: [&'s mut [W]; 4],
+}
+
+/// A head's keys and values as products read them.
+struct Packed<'s, W> {
+    /// Keys, a multiple of sixteen.
+    padded: usize,
+    key_panels: &'s [W],
+    values: &'s [W],
+}
+
+/// What a block of queries works in: rows, [`Strips`] of scores, and words of either.
+struct Block<'s, W> {
+    queries: &'s mut [f32],
+    scores: &'s mut [f32],
+    sums: &'s mut [f32],
+    query_words: &'s mut [W],
+    weight_words: &'s mut [W],
 }
 
 impl Head<'_> {
     /// Does the work.
     pub(super) fn attend(self, isa: Isa) {
+        match self.shape.precision {
+            Precision::F32 => self.attend_in::<f32>(isa),
+            Precision::Bf16 => self.attend_in::<Pair>(isa),
+        }
+    }
+
+    fn attend_in<W: Word>(self, isa: Isa) {
         let size = self.shape.head_dim;
         let width = size.next_multiple_of(LANES);
         let keys = self.key_rows[0].len() + self.key_rows[1].len();
         let padded = keys.next_multiple_of(LANES);
-        let sizes = [
-            panels_len(keys, size),
-            padded * width,
-            BLOCK * width,
-            BLOCK * keys.next_multiple_of(PANEL),
-            BLOCK * width,
+        let (block, strips) = (BLOCK * width, BLOCK * keys.next_multiple_of(PANEL));
+        let words = [
+            panels_len::<W>(keys, size),
+            W::scratch(padded * width),
+            W::scratch(block),
+            W::scratch(BLOCK * PANEL),
         ];
-        with_scratch(sizes, |scratch| {
-            dispatch(
-                isa,
-                Work {
-                    head: self,
+        with_scratch([padded * width, block, strips, block], |scratch| {
+            with_scratch(words, |words: [&mut [W]; 4]| {
+                let head = self;
+                let work = Work {
+                    head,
                     padded,
                     scratch,
-                },
-            );
+                    words,
+                };
+                dispatch(isa, work);
+            });
         });
     }
 }
 
-impl Kernel for Work<'_, '_> {
+impl<W: Word> Kernel for Work<'_, '_, W> {
     type Output = ();
 
     #[inline(always)]
@@ -74,36 +103,41 @@ impl Kernel for Work<'_, '_> {
         let Self {
             head,
             padded,
-            scratch: [kt, values, queries, scores, sums],
+            scratch: [values, queries, scores, sums],
+            words: [key_panels, value_words, query_words, weight_words],
         } = self;
         let width = head.shape.head_dim.next_multiple_of(LANES);
         let keys = head.key_columns.clone();
-        panels(v, head.keys, head.key_rows.clone(), keys, kt);
+        panels(v, head.keys, head.key_rows.clone(), keys, key_panels);
         let columns = head.value_columns.clone();
-        let rows = head.key_rows.clone();
-        straight(v, head.values, rows, columns, 1.0, values, width, padded);
+        straight(head.values, head.key_rows.clone(), columns, values, padded);
+        let packed = Packed {
+            padded,
+            key_panels,
+            values: W::columns(v, &values[..padded * width], width, value_words),
+        };
+        let mut block = Block {
+            queries,
+            scores,
+            sums,
+            query_words,
+            weight_words,
+        };
         for first in head.query_rows.clone().step_by(BLOCK) {
             let rows = first..(first + BLOCK).min(head.query_rows.end);
-            head.block(
-                v,
-                rows,
-                padded,
-                [&*kt, values],
-                [&mut *queries, scores, sums],
-            );
+            head.block(v, rows, &packed, &mut block);
         }
     }
 }
 
 impl Head<'_> {
     #[inline(always)]
-    fn block<V: Vector>(
+    fn block<V: Vector, W: Word>(
         &self,
         v: V,
         rows: Range<usize>,
-        padded: usize,
-        [kt, values]: [&[f32]; 2],
-        [queries, scores, sums]: [&mut [f32]; 3],
+        packed: &Packed<'_, W>,
+        block: &mut Block<'_, W>,
     ) {
         let shape = self.shape;
         let size = shape.head_dim;
@@ -111,29 +145,23 @@ impl Head<'_> {
         let count = rows.len().next_multiple_of(ROWS);
         let position = self.first_position + rows.start - self.query_rows.start;
         let columns = shape.columns(shape.query, self.head);
-        straight(
-            v,
-            self.queries,
-            [rows.clone(), 0..0],
-            columns,
-            shape.scale,
-            queries,
-            width,
-            count,
-        );
-        let seen = Seen::new(shape, position, rows.len(), padded);
+        let both = [rows.clone(), 0..0];
+        straight(self.queries, both, columns, block.queries, count);
+        let seen = Seen::new(shape, position, rows.len(), packed.padded);
         let queries = Left {
-            data: queries,
-            row: width,
+            data: W::rows(v, &block.queries[..count * width], block.query_words),
+            row: width / W::DEPTH,
             column: 1,
         };
-        for (panel, scores) in seen.panels().zip(scores.chunks_exact_mut(BLOCK * PANEL)) {
+        let strips = block.scores.chunks_exact_mut(BLOCK * PANEL);
+        for (panel, scores) in seen.panels().zip(strips) {
+            let words = size.div_ceil(W::DEPTH);
             let keys = Right {
-                data: &kt[panel.start * size..],
+                data: &packed.key_panels[panel.start * words..],
                 stride: PANEL,
             };
             for (rows, keys_seen) in seen.stairs(&panel, count) {
-                let sides = [rows.len(), keys_seen, size];
+                let sides = [rows.len(), keys_seen, words];
                 let to = &mut scores[rows.start * PANEL..];
                 product(v, sides, queries.behind(rows.start), keys, to, PANEL, false);
             }
@@ -141,35 +169,51 @@ impl Head<'_> {
         let mut scales = [0.0; BLOCK];
         for (i, scale) in scales.iter_mut().enumerate().take(rows.len()) {
             let strips = Strips {
-                data: &mut *scores,
+                data: &mut *block.scores,
                 block: BLOCK,
             };
             *scale = 1.0 / softmax(v, strips, shape, &seen, i, shape.slope(self.head));
         }
-        for (panel, scores) in seen.panels().zip(scores.chunks_exact_mut(BLOCK * PANEL)) {
-            scores[rows.len() * PANEL..count * PANEL].fill(0.0);
-            let weights = Left {
-                data: scores,
-                row: PANEL,
-                column: 1,
-            };
-            let values = Right {
-                data: &values[panel.start * width..],
-                stride: width,
-            };
-            let add = panel.start > seen.first;
-            for (rows, keys_seen) in seen.stairs(&panel, count) {
-                let sides = [rows.len(), width, keys_seen];
-                let to = &mut sums[rows.start * width..];
-                product(v, sides, weights.behind(rows.start), values, to, width, add);
-            }
-        }
+        self.sum_values(v, &seen, rows.len(), packed, block);
         for (i, row) in rows.enumerate() {
             let start = self.head * size;
             // SAFETY: each task has its own rows and head.
             let out = unsafe { self.out.part(row, start..start + size) };
             let scale = v.splat(scales[i]);
-            map!(v, sums[i * width..][..size], out, |x| v.mul(x, scale));
+            map!(v, block.sums[i * width..][..size], out, |x| v.mul(x, scale));
+        }
+    }
+
+    /// `sums = weights·values`.
+    #[inline(always)]
+    fn sum_values<V: Vector, W: Word>(
+        &self,
+        v: V,
+        seen: &Seen,
+        queries: usize,
+        packed: &Packed<'_, W>,
+        block: &mut Block<'_, W>,
+    ) {
+        let width = self.shape.head_dim.next_multiple_of(LANES);
+        let count = queries.next_multiple_of(ROWS);
+        let strips = block.scores.chunks_exact_mut(BLOCK * PANEL);
+        for (panel, scores) in seen.panels().zip(strips) {
+            scores[queries * PANEL..count * PANEL].fill(0.0);
+            let weights = Left {
+                data: W::rows(v, &scores[..count * PANEL], block.weight_words),
+                row: PANEL / W::DEPTH,
+                column: 1,
+            };
+            let values = Right {
+                data: &packed.values[panel.start / W::DEPTH * width..],
+                stride: width,
+            };
+            let add = panel.start > seen.first;
+            for (rows, keys_seen) in seen.stairs(&panel, count) {
+                let sides = [rows.len(), width, keys_seen / W::DEPTH];
+                let to = &mut block.sums[rows.start * width..];
+                product(v, sides, weights.behind(rows.start), values, to, width, add);
+            }
         }
     }
 }
@@ -256,7 +300,7 @@ impl Strips<'_> {
     }
 }
 
-/// Replaces query i's scores by exponentials about their maximum; gives their sum.
+/// Replaces query i's products with keys by exponentials of their scores about the highest; gives their sum.
 #[inline(always)]
 pub(super) fn softmax<V: Vector>(
     v: V,
@@ -266,7 +310,7 @@ pub(super) fn softmax<V: Vector>(
     i: usize,
     slope: f32,
 ) -> f32 {
-    let slope = v.splat(slope);
+    let (scale, slope) = (v.splat(shape.scale), v.splat(slope));
     let mut top = v.splat(f32::NEG_INFINITY);
     for (panel, scores) in seen.panels().zip(scores.panels()) {
         let row = &mut scores[i * PANEL..][..seen.looked_at(&panel, i / LANES)];
@@ -274,7 +318,7 @@ pub(super) fn softmax<V: Vector>(
         let own = seen.distance(i, &panel);
         for (lane, x) in row.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             let distance = v.add(v.load(&IOTA), v.splat((lane * LANES) as f32 - own));
-            let score = v.fma(slope, distance, v.load(x));
+            let score = v.fma(slope, distance, v.mul(scale, v.load(x)));
             top = v.max(score, top);
             v.store(score, x);
         }

@@ -4,6 +4,7 @@
 use super::*;
 use crate::Isa;
 use crate::elementwise::uniform;
+use crate::gemm::scalar::to_bf16;
 use proptest::prelude::*;
 
 fn random(len: usize, key: u64) -> Vec<f32> {
@@ -27,6 +28,7 @@ fn shape(heads: usize, kv_heads: usize, head_dim: usize, slopes: Option<&[f32]>)
         value: at(heads + kv_heads),
         alibi_slopes: slopes,
         sliding_window: None,
+        precision: Precision::F32,
     }
 }
 
@@ -74,6 +76,17 @@ fn run(context: &Context, shape: &Shape<'_>, segments: &[Segment], qkv: &[f32]) 
     Results { out, dqkv }
 }
 
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Bf16];
+
+/// What products of a precision read.
+fn rounded(x: &[f32], precision: Precision) -> Vec<f32> {
+    let round = match precision {
+        Precision::F32 => |x: f32| x,
+        Precision::Bf16 => to_bf16,
+    };
+    x.iter().copied().map(round).collect()
+}
+
 fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
@@ -89,11 +102,13 @@ proptest! {
         alibi: bool,
         window in prop::option::of(1usize..50),
         share: bool,
+        bf16: bool,
     ) {
         let slopes: Vec<f32> = (0..4).map(|h| 0.5 / (h + 1) as f32).collect();
         let heads = kv_heads * group;
         let shape = Shape {
             sliding_window: window,
+            precision: if bf16 { Precision::Bf16 } else { Precision::F32 },
             ..shape(heads, kv_heads, head_dim, alibi.then_some(&slopes[..heads]))
         };
         let mut segments = Vec::new();
@@ -116,36 +131,79 @@ proptest! {
 #[test]
 fn one_head_is_the_softmax_of_its_scores() {
     let slopes = [0.4];
-    let shape = shape(1, 1, 5, Some(&slopes));
     let (tokens, width) = (11, 17);
-    let qkv = random(tokens * width, 1);
-    let results = both(
-        &Context::new(Some(1), None),
-        &shape,
-        &[own(0, tokens)],
-        tokens,
-    );
-    for t in 0..tokens {
-        let at =
-            |token: usize, kind: usize, e: usize| f64::from(qkv[token * width + 1 + kind * 5 + e]);
-        let score = |k: usize| {
-            let dot: f64 = (0..5).map(|e| at(t, 0, e) * at(k, 1, e)).sum();
-            dot * f64::from(0.3f32) - f64::from(0.4f32) * (t - k) as f64
+    // A weight has eight bits in bf16.
+    for (precision, tolerance) in PRECISIONS.into_iter().zip([1e-6, 3e-3]) {
+        let shape = Shape {
+            precision,
+            ..shape(1, 1, 5, Some(&slopes))
         };
-        let total: f64 = (0..=t).map(|k| score(k).exp()).sum();
-        for e in 0..5 {
-            let want: f64 = (0..=t).map(|k| score(k).exp() * at(k, 2, e)).sum::<f64>() / total;
-            assert!(
-                (f64::from(results.out[t * 5 + e]) - want).abs() < 1e-6,
-                "{t} {e}"
-            );
+        let qkv = rounded(&random(tokens * width, 1), precision);
+        let context = Context::new(Some(1), None);
+        let results = run(&context, &shape, &[own(0, tokens)], &qkv);
+        for t in 0..tokens {
+            let at = |token: usize, kind: usize, e: usize| {
+                f64::from(qkv[token * width + 1 + kind * 5 + e])
+            };
+            let score = |k: usize| {
+                let dot: f64 = (0..5).map(|e| at(t, 0, e) * at(k, 1, e)).sum();
+                dot * f64::from(0.3f32) - f64::from(0.4f32) * (t - k) as f64
+            };
+            let total: f64 = (0..=t).map(|k| score(k).exp()).sum();
+            for e in 0..5 {
+                let want: f64 = (0..=t).map(|k| score(k).exp() * at(k, 2, e)).sum::<f64>() / total;
+                let got = f64::from(results.out[t * 5 + e]);
+                assert!((got - want).abs() < tolerance, "{t} {e}: {got} {want}");
+            }
         }
     }
 }
 
 #[test]
+fn bf16_reads_rounded_rows_and_stays_near_f32() {
+    let exact = shape(4, 2, 21, None);
+    let bf16 = Shape {
+        precision: Precision::Bf16,
+        ..exact
+    };
+    let (tokens, width) = (150, 8 * 21 + 2);
+    let segments = [own(0, 90), own(90, 60)];
+    let context = Context::new(Some(2), None);
+    let qkv = random(tokens * width, 1);
+    let read = rounded(&qkv, Precision::Bf16);
+    let got = run(&context, &bf16, &segments, &qkv);
+    let same = run(&context, &bf16, &segments, &read);
+    assert_eq!(bits(&got.out), bits(&same.out));
+    assert_eq!(bits(&got.dqkv), bits(&same.dqkv));
+    let want = run(&context, &exact, &segments, &read);
+    let kinds = [(0, 4), (4, 2), (6, 2)].map(|(first, heads)| {
+        let columns = 1 + first * 21..1 + (first + heads) * 21;
+        let of = |x: &[f32]| -> Vec<f32> {
+            let rows = x.chunks_exact(width);
+            rows.flat_map(|row| row[columns.clone()].to_vec()).collect()
+        };
+        (of(&got.dqkv), of(&want.dqkv))
+    });
+    // Weights and gradients are rounded to eight bits, each by itself.
+    for (got, want) in [(got.out, want.out)].into_iter().chain(kinds) {
+        let error: f32 = got.iter().zip(&want).map(|(a, b)| (a - b).powi(2)).sum();
+        let size: f32 = want.iter().map(|x| x.powi(2)).sum();
+        let far = (error / size).sqrt();
+        assert!(far > 1e-5 && far < 4e-3, "{far}");
+    }
+}
+
+#[test]
 fn a_shared_prefix_gives_the_bits_of_rows_that_repeat_it() {
-    let shape = shape(2, 1, 24, None);
+    for precision in PRECISIONS {
+        shares_a_prefix(&Shape {
+            precision,
+            ..shape(2, 1, 24, None)
+        });
+    }
+}
+
+fn shares_a_prefix(shape: &Shape<'_>) {
     let context = Context::new(Some(2), None);
     let width = 4 * 24 + 2;
     let prefix = Some((0, 21));
@@ -162,7 +220,7 @@ fn a_shared_prefix_gives_the_bits_of_rows_that_repeat_it() {
             prefix,
         },
     ];
-    let results = both(&context, &shape, &shared, 43);
+    let results = both(&context, shape, &shared, 43);
     let qkv = random(43 * width, 1);
     let repeated: Vec<f32> = [0..34, 0..21, 34..43]
         .into_iter()
@@ -172,7 +230,7 @@ fn a_shared_prefix_gives_the_bits_of_rows_that_repeat_it() {
     let mat = Mat::dense(&repeated, 64, width);
     forward(
         &context,
-        &shape,
+        shape,
         mat,
         &[own(0, 34), own(34, 30)],
         MatMut::dense(&mut out, 64, 48),
@@ -239,7 +297,15 @@ fn a_prefix_that_is_no_segment_is_refused() {
 
 #[test]
 fn nan_and_infinity_stay_in_their_segment_and_subnormals_count_as_what_they_are() {
-    let shape = shape(2, 1, 21, None);
+    for precision in PRECISIONS {
+        keeps_to_segments(&Shape {
+            precision,
+            ..shape(2, 1, 21, None)
+        });
+    }
+}
+
+fn keeps_to_segments(shape: &Shape<'_>) {
     let width = 4 * 21 + 2;
     let segments = [own(0, 19), own(19, 23), own(42, 18)];
     let clean = random(60 * width, 1);
@@ -254,8 +320,8 @@ fn nan_and_infinity_stay_in_their_segment_and_subnormals_count_as_what_they_are(
     for isa in Isa::available() {
         // One thread, so that all segments meet in the same scratch.
         let context = Context::new(Some(1), Some(isa));
-        let want = run(&context, &shape, &segments, &clean);
-        let got = run(&context, &shape, &segments, &spoiled);
+        let want = run(&context, shape, &segments, &clean);
+        let got = run(&context, shape, &segments, &spoiled);
         for rows in [0..19, 42..60] {
             let part = |x: &[f32], cols: usize| bits(&x[rows.start * cols..rows.end * cols]);
             assert_eq!(part(&got.out, 42), part(&want.out, 42), "{isa:?}");
@@ -265,9 +331,10 @@ fn nan_and_infinity_stay_in_their_segment_and_subnormals_count_as_what_they_are(
             got.out[41 * 42..42 * 42].iter().any(|x| x.is_nan()),
             "{isa:?}"
         );
-        let small = run(&context, &shape, &segments, &tiny);
+        let read = rounded(&tiny, shape.precision);
+        let small = run(&context, shape, &segments, &tiny);
         // A query of almost nothing weighs its six keys alike.
-        let mean: f32 = (0..6).map(|t| tiny[t * width + 1 + 3 * 21]).sum::<f32>() / 6.0;
+        let mean: f32 = (0..6).map(|t| read[t * width + 1 + 3 * 21]).sum::<f32>() / 6.0;
         assert!((small.out[5 * 42] - mean).abs() < 1e-6, "{isa:?}");
     }
 }

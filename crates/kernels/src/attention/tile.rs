@@ -1,44 +1,47 @@
-//! Products of small f32 matrices whose sizes are rounded up by zeros: no tails.
+//! Products of small matrices whose sizes are rounded up by zeros: no tails.
 
+use super::word::Word;
 use crate::vector::{LANES, Lanes, Vector};
 
 /// Rows of a register tile.
 pub(super) const ROWS: usize = 4;
 
-/// The left factor: element (m, k) is `data[m·row + k·column]`.
+/// The left factor: word (m, k) is `data[m·row + k·column]`.
 #[derive(Clone, Copy)]
-pub(super) struct Left<'a> {
-    pub(super) data: &'a [f32],
+pub(super) struct Left<'a, W> {
+    pub(super) data: &'a [W],
     pub(super) row: usize,
     pub(super) column: usize,
 }
 
-impl Left<'_> {
+impl<W> Left<'_, W> {
     /// Row `row` and those behind it.
     #[inline(always)]
     pub(super) fn behind(self, row: usize) -> Self {
-        let data = &self.data[row * self.row..];
-        Self { data, ..self }
+        Self {
+            data: &self.data[row * self.row..],
+            ..self
+        }
     }
 }
 
-/// The right factor: element (k, n) is `data[k·stride + n]`.
+/// The right factor: word (k, n) is `data[k·stride + n]`.
 #[derive(Clone, Copy)]
-pub(super) struct Right<'a> {
-    pub(super) data: &'a [f32],
+pub(super) struct Right<'a, W> {
+    pub(super) data: &'a [W],
     pub(super) stride: usize,
 }
 
 /// `to[m·stride + n] = Σ_k a(m, k)·b(k, n)`, k ascending; with `add` the sum goes on from what is there, so that a
 /// product may be cut along k anywhere.
 ///
-/// * `size`: `[M, N, K]` with M a multiple of [`ROWS`] and N of [`LANES`].
+/// * `size`: `[M, N, K]` with M a multiple of [`ROWS`] and N of [`LANES`], K in words.
 #[inline(always)]
-pub(super) fn product<V: Vector>(
+pub(super) fn product<V: Vector, W: Word>(
     v: V,
     size: [usize; 3],
-    a: Left<'_>,
-    b: Right<'_>,
+    a: Left<'_, W>,
+    b: Right<'_, W>,
     to: &mut [f32],
     stride: usize,
     add: bool,
@@ -76,9 +79,9 @@ pub(super) fn product<V: Vector>(
             // SAFETY: rows m..m+4 and columns n..n+16·vectors are inside by the assertions above.
             unsafe {
                 match vectors {
-                    4 => tile::<V, 4>(v, m, n, depth, a, b, &mut to[at..], stride, add),
-                    2 => tile::<V, 2>(v, m, n, depth, a, b, &mut to[at..], stride, add),
-                    _ => tile::<V, 1>(v, m, n, depth, a, b, &mut to[at..], stride, add),
+                    4 => tile::<V, W, 4>(v, m, n, depth, a, b, &mut to[at..], stride, add),
+                    2 => tile::<V, W, 2>(v, m, n, depth, a, b, &mut to[at..], stride, add),
+                    _ => tile::<V, W, 1>(v, m, n, depth, a, b, &mut to[at..], stride, add),
                 }
             }
         }
@@ -87,20 +90,20 @@ pub(super) fn product<V: Vector>(
 }
 
 /// # Safety
-/// Rows `m..m + ROWS` of `a`, columns `n..n + 16·N` of `b`, `depth` elements of each, and as many rows
+/// Rows `m..m + ROWS` of `a`, columns `n..n + 16·N` of `b`, `depth` words of each, and as many rows
 /// and columns from the start of `to` are inside their slices.
 #[inline(always)]
 #[expect(
     clippy::too_many_arguments,
     reason = "a tile is its place in three matrices"
 )]
-unsafe fn tile<V: Vector, const N: usize>(
+unsafe fn tile<V: Vector, W: Word, const N: usize>(
     v: V,
     m: usize,
     n: usize,
     depth: usize,
-    a: Left<'_>,
-    b: Right<'_>,
+    a: Left<'_, W>,
+    b: Right<'_, W>,
     to: &mut [f32],
     stride: usize,
     add: bool,
@@ -117,14 +120,11 @@ unsafe fn tile<V: Vector, const N: usize>(
     for k in 0..depth {
         // SAFETY: the caller's promise.
         unsafe {
-            let mut right = [v.zero(); N];
-            for (j, right) in right.iter_mut().enumerate() {
-                *right = v.load(lanes(b.data.as_ptr().add(k * b.stride + n + j * LANES)));
-            }
+            let right = b.data.as_ptr().add(k * b.stride + n);
             for (i, sums) in sums.iter_mut().enumerate() {
-                let left = v.splat(*a.data.get_unchecked((m + i) * a.row + k * a.column));
-                for (sum, right) in sums.iter_mut().zip(right) {
-                    *sum = v.fma(left, right, *sum);
+                let left = *a.data.get_unchecked((m + i) * a.row + k * a.column);
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    *sum = W::step(v, left, lanes(right.add(j * LANES)), *sum);
                 }
             }
         }
@@ -141,7 +141,7 @@ unsafe fn tile<V: Vector, const N: usize>(
 /// # Safety
 /// Sixteen elements from `at` on are readable for `'a`.
 #[inline(always)]
-unsafe fn lanes<'a>(at: *const f32) -> &'a Lanes {
-    // SAFETY: the caller's promise; an array of f32 needs no more alignment than one.
-    unsafe { &*at.cast::<Lanes>() }
+unsafe fn lanes<'a, W>(at: *const W) -> &'a [W; LANES] {
+    // SAFETY: the caller's promise; an array needs no more alignment than its elements.
+    unsafe { &*at.cast() }
 }

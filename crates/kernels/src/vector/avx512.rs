@@ -1,15 +1,15 @@
-//! One 512-bit register.
+//! One 512-bit register, with the bf16 dot product or without.
 
-use super::{LANES, Lanes, Vector};
+use super::{LANES, Lanes, Vector, two_steps};
 use std::arch::x86_64::*;
 
-/// Proof of AVX-512 F, BW, DQ and VL.
+/// Proof of AVX-512 F, BW, DQ and VL, and with `BF16` of the bf16 dot product.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Avx512(());
+pub(crate) struct Avx512<const BF16: bool>(());
 
-impl Avx512 {
+impl<const BF16: bool> Avx512<BF16> {
     /// # Safety
-    /// The processor has AVX-512 F, BW, DQ and VL.
+    /// The processor has AVX-512 F, BW, DQ and VL, and with `BF16` the bf16 dot product.
     #[inline(always)]
     pub(crate) unsafe fn new() -> Self {
         Self(())
@@ -27,7 +27,7 @@ macro_rules! intrinsics {
     )*};
 }
 
-impl Vector for Avx512 {
+impl<const BF16: bool> Vector for Avx512<BF16> {
     type F = __m512;
     type Mask = __mmask16;
     const WIDE: bool = true;
@@ -54,5 +54,41 @@ impl Vector for Avx512 {
             _mm_storeu_si128(bytes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_castps_si512(a)));
             bytes
         };
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, left: u32, right: &[u32; LANES], sum: __m512) -> __m512 {
+        if !BF16 {
+            return two_steps(self, left, right, sum);
+        }
+        // SAFETY: `self` proves that the processor has the instructions; a register's bits are any type's.
+        unsafe {
+            let left: __m512bh = std::mem::transmute(_mm512_set1_epi32(left.cast_signed()));
+            let right: __m512bh = std::mem::transmute(_mm512_loadu_epi32(right.as_ptr().cast()));
+            _mm512_dpbf16_ps(sum, left, right)
+        }
+    }
+
+    #[inline(always)]
+    fn neighbours(self, first: __m512, second: __m512) -> [u32; LANES] {
+        if !BF16 {
+            return super::neighbours(self.to_lanes(first), self.to_lanes(second));
+        }
+        // SAFETY: as above.
+        unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(second, first)) }
+    }
+
+    #[inline(always)]
+    fn stacked(self, even: __m512, odd: __m512) -> [u32; LANES] {
+        if !BF16 {
+            return super::stacked(self.to_lanes(even), self.to_lanes(odd));
+        }
+        // SAFETY: as above.
+        unsafe {
+            let even: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(even));
+            let odd: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(odd));
+            let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
+            std::mem::transmute(_mm512_or_si512(_mm512_cvtepu16_epi32(even), odd))
+        }
     }
 }

@@ -63,7 +63,57 @@ fn any_f32() -> impl Strategy<Value = f32> {
     ]
 }
 
+/// Pairs of bf16, and a sum of their products.
+#[derive(Clone, Copy)]
+struct Pairs {
+    first: Lanes,
+    second: Lanes,
+    sum: Lanes,
+}
+
+impl Kernel for Pairs {
+    type Output = ([u32; LANES], [u32; LANES], Lanes);
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) -> Self::Output {
+        let (first, second) = (v.load(&self.first), v.load(&self.second));
+        let (neighbours, stacked) = (v.neighbours(first, second), v.stacked(first, second));
+        let sum = v.dot_pairs(stacked[3], &neighbours, v.load(&self.sum));
+        (neighbours, stacked, v.to_lanes(sum))
+    }
+}
+
 proptest! {
+    #[test]
+    fn pairs_are_neighbours_or_lanes_and_multiply_odd_first(
+        first in prop::array::uniform16(any_f32()),
+        second in prop::array::uniform16(any_f32()),
+        sum in prop::array::uniform16(-9.0f32..9.0),
+    ) {
+        let pairs = Pairs { first, second, sum };
+        let value = |pair: u32| [f32::from_bits(pair << 16), f32::from_bits(pair & 0xffff_0000)];
+        for isa in Isa::available() {
+            let (neighbours, stacked, sums) = dispatch(isa, pairs);
+            for i in 0..LANES {
+                let (two, in_lane) = (value(neighbours[i]), value(stacked[i]));
+                let on_end = [first, second].concat();
+                for (got, want) in [
+                    (two[0], on_end[2 * i]),
+                    (two[1], on_end[2 * i + 1]),
+                    (in_lane[0], first[i]),
+                    (in_lane[1], second[i]),
+                ] {
+                    prop_assert!(same(got, to_bf16(want)), "{isa:?}: {got} for {want}");
+                }
+                let [even, odd] = value(stacked[3]);
+                let want = even.mul_add(two[0], odd.mul_add(two[1], sum[i]));
+                // The instruction takes a subnormal sum as zero.
+                let near = (sums[i] - want).abs() <= 2.0 * f32::MIN_POSITIVE;
+                prop_assert!(same(sums[i], want) || near, "{isa:?}: {} for {want}", sums[i]);
+            }
+        }
+    }
+
     #[test]
     fn every_instruction_set_gives_the_same_bits(x in prop::collection::vec(any_f32(), 1..70), skew in 0usize..4) {
         let x = &x[skew.min(x.len() - 1)..];
