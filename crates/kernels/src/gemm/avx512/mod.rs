@@ -152,6 +152,17 @@ unsafe fn finish<const R: usize, const V: usize>(tile: &Tile, sums: &[[__m512; V
     }
 }
 
+/// Asks for one of the lines of y that a tile adds to. A long tile asks for one at each step: all at once keep the
+/// loads of its first multiplications waiting, which costs 2 % where y does not fit into the caches.
+#[inline(always)]
+fn fetch_y<const V: usize>(tile: &Tile, line: usize) {
+    let y = tile
+        .y
+        .wrapping_add(line / V * tile.stride + line % V * LANES);
+    // SAFETY: a prefetch of any address does nothing that a program could see.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(y.cast()) };
+}
+
 macro_rules! tiles {
     ($dispatch:ident, $tile:ident, $features:literal, $step:expr, $multiply_add:expr) => {
         /// # Safety
@@ -184,11 +195,8 @@ macro_rules! tiles {
             let mut sums = [[_mm512_setzero_ps(); V]; R];
             // SAFETY: a packed tile is `depth × R`, a panel `depth × V` vectors, and y as checked.
             unsafe {
-                for row in 0..R {
-                    for v in 0..V {
-                        let y = tile.y.wrapping_add(row * tile.stride + v * LANES);
-                        _mm_prefetch::<_MM_HINT_T0>(y.cast());
-                    }
+                if tile.depth < STEP * R * V {
+                    (0..R * V).for_each(|line| fetch_y::<V>(tile, line));
                 }
                 let last = lane_mask(tile.cols, V - 1);
                 let (mut a, mut b) = (tile.a, tile.b);
@@ -197,6 +205,9 @@ macro_rules! tiles {
                         for line in 0..STEP * R / LANES {
                             let x = a.wrapping_add(X_AHEAD * R + line * LANES);
                             _mm_prefetch::<_MM_HINT_T1>(x.cast());
+                        }
+                        if p / STEP < R * V {
+                            fetch_y::<V>(tile, p / STEP);
                         }
                         $step(ahead);
                     }
