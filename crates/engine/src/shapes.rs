@@ -192,7 +192,7 @@ impl StoredMatrix {
     }
 }
 
-/// The arithmetic of products with frozen matrices.
+/// The arithmetic of products with frozen matrices and of those in attention, but for cached attention's: they are f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ComputeDtype {
     /// Inputs and weights in f32: follows torch in f32.

@@ -137,6 +137,13 @@ proptest! {
     }
 
     #[test]
+    fn attention_in_bf16_is_within_the_rounding_of_what_it_multiplies(case in Attention::any()) {
+        // Of the scores, whose error the exponential keeps, of weights, of values and of gradients, 2⁻⁹ each.
+        let roundings = 8.0 / 512.0 / ROUNDING;
+        check(&case, ComputeDtype::Bf16, ComputeDtype::F32, of_size(roundings))?;
+    }
+
+    #[test]
     fn losses_and_their_gradients_agree(case in Losses::any()) {
         check(&case, ComputeDtype::F32, ComputeDtype::F32, of_size(16.0))?;
     }

@@ -17,7 +17,7 @@ fn spec(keys: Keys<'_>) -> Result<DecoderSpec, ConfigError> {
     for flag in ["scale_attn_by_inverse_layer_idx", "add_cross_attention"] {
         keys.refuse_flag(flag, "one scale for all layers, no encoder")?;
     }
-    // `reorder_and_upcast_attn` asks for attention in f32, which happens here in any case.
+    // `reorder_and_upcast_attn` asks for scores and softmax in f32, which they are here in any case.
     let hidden = keys.required_size(&["n_embd", "hidden_size"], MAX_WIDTH)?;
     let heads = keys.heads(&["n_head", "num_attention_heads"], hidden)?;
     let rows = keys.size(ROWS, MAX_WIDTH)?.unwrap_or(1024);
