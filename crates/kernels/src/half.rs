@@ -62,8 +62,9 @@ impl Kernel for Narrow<'_> {
     }
 }
 
+/// The nearest bf16, ties to even; NaN stays NaN.
 #[inline(always)]
-fn rounded(x: f32) -> Half {
+pub(crate) fn rounded(x: f32) -> Half {
     let bits = x.to_bits();
     let even = bits >> 16 & 1;
     // A NaN's bits could round to those of an infinity.

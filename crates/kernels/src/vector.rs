@@ -12,7 +12,7 @@ mod math;
 mod scalar;
 
 use crate::Isa;
-use crate::gemm::scalar::to_bf16;
+use crate::half::rounded;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
@@ -23,6 +23,9 @@ pub(crate) use scalar::Scalar;
 
 /// Lanes of every vector.
 pub(crate) const LANES: usize = 16;
+
+/// The bits of the second bf16 of a pair, which are those of its f32.
+const HIGH: u32 = 0xffff_0000;
 
 /// An array as wide as a vector.
 pub(crate) type Lanes = [f32; LANES];
@@ -82,7 +85,18 @@ pub(crate) trait Vector: Copy {
     /// `sum + odd·odd' + even·even'`, rounded after each, of pairs of bf16: what `vdpbf16ps` does.
     #[inline(always)]
     fn dot_pairs(self, left: u32, right: &[u32; LANES], sum: Self::F) -> Self::F {
-        two_steps(self, left, right, sum)
+        let odd = right.map(|pair| f32::from_bits(pair & HIGH));
+        let sum = self.fma(
+            self.splat(f32::from_bits(left & HIGH)),
+            self.load(&odd),
+            sum,
+        );
+        let even = right.map(|pair| f32::from_bits(pair << 16));
+        self.fma(
+            self.splat(f32::from_bits(left << 16)),
+            self.load(&even),
+            sum,
+        )
     }
     /// Thirty-two values on end as pairs of bf16.
     #[inline(always)]
@@ -127,19 +141,6 @@ fn fold(mut lanes: Lanes, f: impl Fn(f32, f32) -> f32) -> f32 {
     lanes[0]
 }
 
-/// [`Vector::dot_pairs`] by fused multiply-adds.
-#[inline(always)]
-fn two_steps<V: Vector>(v: V, left: u32, right: &[u32; LANES], sum: V::F) -> V::F {
-    let odd = right.map(|pair| f32::from_bits(pair & 0xffff_0000));
-    let sum = v.fma(
-        v.splat(f32::from_bits(left & 0xffff_0000)),
-        v.load(&odd),
-        sum,
-    );
-    let even = right.map(|pair| f32::from_bits(pair << 16));
-    v.fma(v.splat(f32::from_bits(left << 16)), v.load(&even), sum)
-}
-
 #[inline(always)]
 fn neighbours(first: Lanes, second: Lanes) -> [u32; LANES] {
     let at = |i: usize| {
@@ -157,10 +158,18 @@ fn stacked(even: Lanes, odd: Lanes) -> [u32; LANES] {
     std::array::from_fn(|i| pair(even[i], odd[i]))
 }
 
-/// The first in the lower half.
+/// The first in the lower half; rounded as [`crate::gemm::scalar::to_bf16`] does, in a way that the compiler vectorises.
 #[inline(always)]
 fn pair(even: f32, odd: f32) -> u32 {
-    to_bf16(odd).to_bits() | to_bf16(even).to_bits() >> 16
+    let half = |x: f32| {
+        let flushed = if x.abs() < f32::MIN_POSITIVE {
+            x * 0.0
+        } else {
+            x
+        };
+        u32::from(rounded(flushed))
+    };
+    half(odd) << 16 | half(even)
 }
 
 /// Work that runs with any [`Vector`]; `run` must be `#[inline(always)]`, and so all that it calls.

@@ -1,6 +1,6 @@
 //! Two 256-bit registers.
 
-use super::{Lanes, Vector};
+use super::{HIGH, LANES, Lanes, Vector};
 use std::arch::x86_64::*;
 
 /// Proof of AVX2 and FMA.
@@ -73,6 +73,24 @@ impl Vector for Avx2 {
             _mm256_storeu_ps(to.as_mut_ptr(), x[0]);
             _mm256_storeu_ps(to[8..].as_mut_ptr(), x[1]);
         }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, left: u32, right: &[u32; LANES], mut sum: Pair) -> Pair {
+        let odd = f32::from_bits(left & HIGH);
+        let even = f32::from_bits(left << 16);
+        for (right, sum) in right.as_chunks::<8>().0.iter().zip(&mut sum) {
+            // SAFETY: as above.
+            unsafe {
+                let right = _mm256_loadu_si256(right.as_ptr().cast());
+                let high = _mm256_set1_epi32(HIGH.cast_signed());
+                let of_odd = _mm256_castsi256_ps(_mm256_and_si256(right, high));
+                let of_even = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(right));
+                *sum = _mm256_fmadd_ps(_mm256_set1_ps(odd), of_odd, *sum);
+                *sum = _mm256_fmadd_ps(_mm256_set1_ps(even), of_even, *sum);
+            }
+        }
+        sum
     }
 }
 

@@ -1,6 +1,6 @@
 //! One 512-bit register, with the bf16 dot product or without.
 
-use super::{LANES, Lanes, Vector, two_steps};
+use super::{HIGH, LANES, Lanes, Vector};
 use std::arch::x86_64::*;
 
 /// Proof of AVX-512 F, BW, DQ and VL, and with `BF16` of the bf16 dot product.
@@ -58,11 +58,16 @@ impl<const BF16: bool> Vector for Avx512<BF16> {
 
     #[inline(always)]
     fn dot_pairs(self, left: u32, right: &[u32; LANES], sum: __m512) -> __m512 {
-        if !BF16 {
-            return two_steps(self, left, right, sum);
-        }
         // SAFETY: `self` proves that the processor has the instructions; a register's bits are any type's.
         unsafe {
+            if !BF16 {
+                let right = _mm512_loadu_epi32(right.as_ptr().cast());
+                let high = _mm512_set1_epi32(HIGH.cast_signed());
+                let odd = _mm512_castsi512_ps(_mm512_and_si512(right, high));
+                let even = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(right));
+                let sum = _mm512_fmadd_ps(self.splat(f32::from_bits(left & HIGH)), odd, sum);
+                return _mm512_fmadd_ps(self.splat(f32::from_bits(left << 16)), even, sum);
+            }
             let left: __m512bh = std::mem::transmute(_mm512_set1_epi32(left.cast_signed()));
             let right: __m512bh = std::mem::transmute(_mm512_loadu_epi32(right.as_ptr().cast()));
             _mm512_dpbf16_ps(sum, left, right)
