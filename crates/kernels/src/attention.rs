@@ -7,6 +7,8 @@
 //! whole rows of weights and of their gradients, needs nothing of the forward pass: no log-sum-exp, and as
 //! `dout·out` the sum `Σ p·dp`. `ALiBi` (Press et al. 2021, arXiv:2108.12409) is added as
 //! `-slope · distance`, which keeps scores small where `slope · position` would round them.
+//!
+//! Products read f32, or pairs of bf16 (`word`), the same code over both; softmax, its gradient and every sum are f32.
 
 mod backward;
 mod decode;
