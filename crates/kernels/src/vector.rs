@@ -12,7 +12,7 @@ mod math;
 mod scalar;
 
 use crate::Isa;
-use crate::half::rounded;
+use crate::gemm::scalar::to_bf16;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
@@ -158,18 +158,10 @@ fn stacked(even: Lanes, odd: Lanes) -> [u32; LANES] {
     std::array::from_fn(|i| pair(even[i], odd[i]))
 }
 
-/// The first in the lower half; rounded as [`crate::gemm::scalar::to_bf16`] does, in a way that the compiler vectorises.
+/// The first in the lower half.
 #[inline(always)]
 fn pair(even: f32, odd: f32) -> u32 {
-    let half = |x: f32| {
-        let flushed = if x.abs() < f32::MIN_POSITIVE {
-            x * 0.0
-        } else {
-            x
-        };
-        u32::from(rounded(flushed))
-    };
-    half(odd) << 16 | half(even)
+    to_bf16(odd).to_bits() | to_bf16(even).to_bits() >> 16
 }
 
 /// Work that runs with any [`Vector`]; `run` must be `#[inline(always)]`, and so all that it calls.

@@ -75,7 +75,7 @@ fn row_of(rows: &[Range<usize>; 2], i: usize) -> usize {
     }
 }
 
-/// Copies rows of a multiple of sixteen elements; columns behind the last and rows up to `total` are zero.
+/// Copies rows, to a multiple of sixteen elements each; what is behind a row's last column is zero, and so are rows up to `total`.
 pub(super) fn straight(
     from: Mat<'_>,
     rows: [Range<usize>; 2],

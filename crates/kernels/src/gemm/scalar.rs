@@ -3,6 +3,7 @@
 use super::ahead::Ahead;
 use super::kernel::{Few, FewFn, Kernel, PackW, PackX, Packing, Tile};
 use super::{FEW_ROWS, K_BLOCK, Mat, MatMut, Precision, Product};
+use crate::half::rounded;
 use crate::{Stored, StoredDtype};
 use half::{bf16, f16};
 use std::ops::Range;
@@ -82,13 +83,14 @@ pub(crate) fn tree(mut sums: [f32; LANES]) -> f32 {
 }
 
 /// Rounds to the nearest bf16, ties to even; subnormals become zero, NaN stays NaN.
+#[inline(always)]
 pub fn to_bf16(value: f32) -> f32 {
-    let rounded = bf16::from_f32(value).to_f32();
-    if value.is_subnormal() || rounded.is_subnormal() {
+    let normal = if value.abs() < f32::MIN_POSITIVE {
         0.0f32.copysign(value)
     } else {
-        rounded
-    }
+        value
+    };
+    f32::from_bits(u32::from(rounded(normal)) << 16)
 }
 
 /// Sums of one element of y when rows are few.

@@ -1,7 +1,6 @@
 //! Against f64, and the instruction sets against each other.
 
 use super::*;
-use crate::gemm::scalar::to_bf16;
 use proptest::prelude::*;
 
 /// What a test runs: one function of a vector.
