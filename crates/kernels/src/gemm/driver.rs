@@ -14,6 +14,11 @@ const DIRECT_ROWS: usize = 16;
 /// Elements that are packed before another thread would have woken up.
 const PACK_ALONE: usize = 16 * 1024;
 
+/// Packed dwords that outgrow the second cache. They are streamed to memory: the lines are still in the caches of the
+/// threads that read them for the last product, and to take them back costs more than memory does, three times as
+/// much where the threads are on two dies.
+const STREAMED: usize = 256 * 1024;
+
 /// A pointer that tasks share; each writes its own part.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<T>(pub(crate) *mut T);
@@ -154,6 +159,7 @@ impl Plan<'_> {
                 k: self.k,
                 // SAFETY: `packed` holds all rows at this depth.
                 out: unsafe { out.get().add(first * depth) },
+                streamed: packed.len() > STREAMED,
             };
             // SAFETY: the rectangle was checked, and each tile has its own output.
             unsafe { pack_x(&pack) };

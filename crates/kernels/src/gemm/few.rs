@@ -110,6 +110,7 @@ fn pack_row(plan: &Plan<'_>, row: usize, out: &mut [u32]) {
         rows: 1,
         k: plan.k,
         out: out.as_mut_ptr(),
+        streamed: false,
     };
     assert_eq!(out.len(), plan.depth(), "room for a packed row");
     // SAFETY: a row of x, and room for it.

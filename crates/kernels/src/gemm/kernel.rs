@@ -33,6 +33,8 @@ pub(crate) struct PackX {
     pub(crate) rows: usize,
     pub(crate) k: usize,
     pub(crate) out: *mut u32,
+    /// Whether `out` goes past the caches where the kernel can: it is larger than they are.
+    pub(crate) streamed: bool,
 }
 
 /// Columns of a panel to pack: `n` columns of y, `k` long. `bytes` is the first element, and

@@ -241,6 +241,8 @@ fn many_panels_in_groups_give_the_definitions_bits() {
                 (150, 77, 590),
                 // Whole vectors: all units but a thread's first are packed beside tiles.
                 (136, 1104, 480),
+                // Packed rows are streamed, but for a last tile of four.
+                (260, 2112, 24),
             ] {
                 let case = Case::new((m, k, n), 11, 0, (product, dtype, precision));
                 let want = case.want();

@@ -8,6 +8,7 @@ mod across;
 mod ahead;
 mod few;
 mod pack;
+mod rows;
 
 use super::ahead::{Ahead, STEP};
 use super::kernel::{FewFn, Kernel, PackWFn, Packing, Tile, TileFn};
@@ -23,7 +24,7 @@ const LANES: usize = 16;
 const X_AHEAD: usize = 256;
 
 pub(crate) static PAIRS: Kernel = Kernel {
-    pack_x: pack::x_pairs,
+    pack_x: rows::x_pairs,
     pack_nt: [
         pack::nt_pairs::<F32Source>,
         pack::nt_pairs::<F16Source>,
@@ -59,7 +60,7 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         lanes: LANES,
         packing,
         direct: matches!(packing, Packing::F32),
-        pack_x: pack::x_f32::<WIDE>,
+        pack_x: rows::x_f32::<WIDE>,
         pack_columns: scalar::pack_columns,
         pack_nt: nt::<WIDE>(),
         pack_nn: nn::<WIDE>(),

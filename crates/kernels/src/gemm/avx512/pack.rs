@@ -4,7 +4,7 @@
 //! on those of the packing function that they end up in.
 
 use super::LANES;
-use crate::gemm::kernel::{PackW, PackX};
+use crate::gemm::kernel::PackW;
 use std::arch::x86_64::*;
 
 /// Elements of a file, sixteen at a time.
@@ -373,100 +373,3 @@ pub(super) unsafe fn nn_f32<const WIDE: bool, S: Source>(pack: &PackW) {
         }
     }
 }
-
-macro_rules! pack_x {
-    ($name:ident, $features:literal, [$($wide:ident)?], $step:literal, $depth:expr, $load:expr) => {
-        /// # Safety
-        /// As [`PackX`] says, for at most 8 rows.
-        #[target_feature(enable = $features)]
-        pub(super) unsafe fn $name<$(const $wide: bool)?>(pack: &PackX) {
-            let depth: usize = $depth(pack.k);
-            debug_assert!(pack.rows <= 8);
-            if pack.rows == 1 {
-                for k in (0..pack.k).step_by($step) {
-                    let slot = k * LANES / $step;
-                    // SAFETY: as below.
-                    unsafe {
-                        let row = $load(pack.x.wrapping_add(k).cast(), pack.k - k);
-                        let out = pack.out.add(slot).cast();
-                        _mm512_mask_storeu_epi32(out, first16(depth - slot), row);
-                    }
-                }
-                return;
-            }
-            for k in (0..pack.k).step_by($step) {
-                let slot = k * LANES / $step;
-                // SAFETY: inside the rectangle, by the masks; the output holds `depth × rows`.
-                unsafe {
-                    let mut rows = [_mm512_setzero_si512(); 8];
-                    for (row, packed) in rows.iter_mut().enumerate() {
-                        let inside = if row < pack.rows { pack.k - k } else { 0 };
-                        // A row there is: a load of nothing is slow where no memory is.
-                        let row = row.min(pack.rows - 1);
-                        let at = pack.x.wrapping_add(row * pack.stride + k).cast();
-                        *packed = $load(at, inside);
-                    }
-                    let out = pack.out.add(slot * pack.rows);
-                    scatter(rows, out, pack.rows, depth - slot);
-                }
-            }
-        }
-    };
-}
-
-/// Stores 16 columns of 8 rows one after the other, `rows` elements of each, at most `depth`
-/// columns.
-///
-/// # Safety
-/// `out` holds `rows × min(depth, 16)`; the processor has AVX-512.
-#[inline(always)]
-unsafe fn scatter(rows: [__m512i; 8], out: *mut u32, count: usize, depth: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut fours = [_mm512_setzero_si512(); 8];
-        for i in 0..2 {
-            let [a, b, c, d] = [
-                rows[4 * i],
-                rows[4 * i + 1],
-                rows[4 * i + 2],
-                rows[4 * i + 3],
-            ];
-            let (low01, high01) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-            let (low23, high23) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-            fours[4 * i] = _mm512_unpacklo_epi64(low01, low23);
-            fours[4 * i + 1] = _mm512_unpackhi_epi64(low01, low23);
-            fours[4 * i + 2] = _mm512_unpacklo_epi64(high01, high23);
-            fours[4 * i + 3] = _mm512_unpackhi_epi64(high01, high23);
-        }
-        // fours[c] has column 4 l + c of rows 0..4 in lane l, fours[4 + c] of rows 4..8.
-        let mask = ((1u32 << count) - 1) as u8;
-        for column in 0..LANES.min(depth) {
-            let (lane, c) = (column / 4, column % 4);
-            let part = |from: __m512i| match lane {
-                0 => _mm512_extracti32x4_epi32::<0>(from),
-                1 => _mm512_extracti32x4_epi32::<1>(from),
-                2 => _mm512_extracti32x4_epi32::<2>(from),
-                _ => _mm512_extracti32x4_epi32::<3>(from),
-            };
-            let eight = _mm256_set_m128i(part(fours[4 + c]), part(fours[c]));
-            _mm256_mask_storeu_epi32(out.add(column * count).cast(), mask, eight);
-        }
-    }
-}
-
-pack_x!(
-    x_pairs,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
-    [],
-    32,
-    |k: usize| k.div_ceil(2),
-    |at, left| F32Source::pairs(at, first32(left))
-);
-pack_x!(
-    x_f32,
-    "avx512f,avx512bw,avx512dq,avx512vl",
-    [WIDE],
-    16,
-    |k: usize| if WIDE { k.next_multiple_of(2) } else { k },
-    |at, left| along_k::<WIDE>(F32Source::values(at, first16(left)))
-);
