@@ -17,7 +17,7 @@ const PACK_ALONE: usize = 16 * 1024;
 /// Packed dwords that outgrow the second cache. They are streamed to memory: the lines are still in the caches of the
 /// threads that read them for the last product, and to take them back costs more than memory does, three times as
 /// much where the threads are on two dies.
-const STREAMED: usize = 256 * 1024;
+const STREAMED: usize = 128 * 1024;
 
 /// A pointer that tasks share; each writes its own part.
 #[derive(Clone, Copy)]
