@@ -50,18 +50,27 @@ pub(crate) fn behind(system_prompt: usize, lengths: &Lengths) -> Lengths {
 
 /// Tokens of the timed updates over those of them that are left when each update computes the first `opening` once.
 pub(crate) fn saving(lengths: &Lengths, opening: usize, warmup: usize, updates: usize) -> f64 {
+    let rows = timed(lengths, warmup, updates);
+    tokens(&rows) as f64 / computed(&rows, opening) as f64
+}
+
+/// The rows of the timed updates.
+pub(crate) fn timed(lengths: &Lengths, warmup: usize, updates: usize) -> Lengths {
     let rows = lengths.iter().cycle().skip(warmup * ROWS_PER_UPDATE);
-    let rows: Vec<usize> = rows
-        .take(updates * ROWS_PER_UPDATE)
-        .map(|[_, all]| *all)
-        .collect();
-    let shared = |update: &[usize]| {
-        let shortest = update.iter().copied().min().unwrap_or(0);
+    rows.take(updates * ROWS_PER_UPDATE).copied().collect()
+}
+
+pub(crate) fn tokens(rows: &[[usize; 2]]) -> usize {
+    rows.iter().map(|[_, all]| all).sum()
+}
+
+/// Tokens, when each update computes the first `opening` once.
+pub(crate) fn computed(rows: &[[usize; 2]], opening: usize) -> usize {
+    let saved = |update: &[[usize; 2]]| {
+        let shortest = update.iter().map(|[_, all]| *all).min().unwrap_or(0);
         opening.min(shortest) * (update.len() - 1)
     };
-    let total: usize = rows.iter().sum();
-    let saved: usize = rows.chunks(ROWS_PER_UPDATE).map(shared).sum();
-    total as f64 / (total - saved) as f64
+    tokens(rows) - rows.chunks(ROWS_PER_UPDATE).map(saved).sum::<usize>()
 }
 
 /// Writes them as JSON.

@@ -1,5 +1,6 @@
 //! The race against the Python stack: both sides in turn on one machine, in one run.
 
+mod ceiling;
 mod decode;
 mod gemm;
 mod isa;

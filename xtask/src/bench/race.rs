@@ -177,7 +177,7 @@ impl Pairs {
         );
     }
 
-    fn values(&self, metric: &Metric, side: &[Value]) -> Vec<f64> {
+    pub(crate) fn values(&self, metric: &Metric, side: &[Value]) -> Vec<f64> {
         let of = |value: &Value| value[metric.key].as_f64().unwrap_or(f64::NAN) * metric.scale;
         side.iter().map(of).collect()
     }

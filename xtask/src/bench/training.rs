@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::Race;
+use super::ceiling;
 use super::lengths::{self, Lengths};
 use super::race::Metric;
 use super::race::{
@@ -51,7 +52,7 @@ pub(crate) fn race(race: &Race, row: &Training, mission: Option<f64>) -> Result<
         println!("\nskipped: --smollm2 names no folder");
         return Ok(None);
     };
-    race.machine()?;
+    let machine = race.machine()?;
     let dtype = race.dtype.as_deref().unwrap_or(row.dtype);
     let peer_dtype = race.peer_dtype.as_deref().unwrap_or(row.peer_dtype);
     let plain = lengths_of(race, row, &model)?;
@@ -88,6 +89,9 @@ pub(crate) fn race(race: &Race, row: &Training, mission: Option<f64>) -> Result<
     let pairs = Pairs::run(race.runs, peer, ours)?;
     print(&pairs, row, [dtype, peer_dtype]);
     say_rows(&lengths, run.opening, &pairs);
+    let timed = lengths::timed(&lengths, WARMUP, race.updates);
+    let gflop = ceiling::gflop_per_token(&run.model, &timed, run.opening)?;
+    say_ceiling(&pairs, gflop, &machine, dtype);
     if system_prompt > 0 {
         let saved = lengths::saving(&lengths, run.opening, WARMUP, race.updates);
         say_saving(&pairs, bares, saved, mission);
@@ -118,6 +122,23 @@ fn say_rows(lengths: &Lengths, opening: usize, pairs: &Pairs) {
     if let Some(machine) = pairs.peer.first().map(|run| &run["machine"]) {
         println!("the peer: batch 1 × 8 accumulated, transformers' own attention, {machine}");
     }
+}
+
+/// The rate that frozen products alone would allow, and how near ours is to it.
+fn say_ceiling(pairs: &Pairs, gflop_per_token: f64, machine: &Value, dtype: &str) {
+    let key = match dtype {
+        "float32" => "peak_f32_gflops",
+        _ => "sustained_gflops",
+    };
+    let rate = machine[key].as_f64().unwrap_or(f64::NAN);
+    let most = rate / gflop_per_token;
+    let [ours, peer] = [&pairs.ours, &pairs.peer].map(|side| median(&pairs.values(&RATE, side)));
+    println!(
+        "its frozen products are {gflop_per_token:.2} GFLOP a token: alone, at {rate:.0} GFLOP/s, they would make \
+         {most:.1} tokens/s,\n{:.2} times the peer's median; ours makes {:.0} % of that",
+        most / peer,
+        100.0 * ours / most
+    );
 }
 
 /// What the shared prompt brought: the rate over that of the same rows without it, and the reach.
