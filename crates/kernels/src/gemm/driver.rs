@@ -14,9 +14,9 @@ const DIRECT_ROWS: usize = 16;
 /// Elements that are packed before another thread would have woken up.
 const PACK_ALONE: usize = 16 * 1024;
 
-/// Packed dwords that outgrow the second cache. They are streamed to memory: the lines are still in the caches of the
-/// threads that read them for the last product, and to take them back costs more than memory does, three times as
-/// much where the threads are on two dies.
+/// More packed dwords than this are streamed past the caches: half of the second one, whose other half is panels. The lines are
+/// still in the caches of both threads, from the last product, and to take them back costs more than memory does: to
+/// pack 512 rows takes a quarter of the time where the threads are on two dies.
 const STREAMED: usize = 128 * 1024;
 
 /// A pointer that tasks share; each writes its own part.

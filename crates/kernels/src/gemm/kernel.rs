@@ -33,7 +33,7 @@ pub(crate) struct PackX {
     pub(crate) rows: usize,
     pub(crate) k: usize,
     pub(crate) out: *mut u32,
-    /// Whether `out` goes past the caches where the kernel can: it is larger than they are.
+    /// Whether `out` goes past the caches, where the kernel can do so.
     pub(crate) streamed: bool,
 }
 
