@@ -15,7 +15,10 @@ use super::lengths::{self, Lengths};
 /// GFLOP of the frozen products of some rows' updates, over the rows' tokens.
 pub(crate) fn gflop_per_token(model: &Path, rows: &Lengths, opening: usize) -> Result<f64> {
     let spec = families::decoder_spec(&HfConfig::open(model)?)?;
-    let labels = rows.iter().map(|[prompt, all]| all - prompt.max(&1)).sum();
+    let labels = rows
+        .iter()
+        .map(|[prompt, all]| all.saturating_sub(*prompt.max(&1)))
+        .sum();
     let multiply_adds = multiply_adds(&spec, lengths::computed(rows, opening), labels);
     Ok(2e-9 * multiply_adds as f64 / lengths::tokens(rows) as f64)
 }

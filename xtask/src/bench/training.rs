@@ -124,7 +124,8 @@ fn say_rows(lengths: &Lengths, opening: usize, pairs: &Pairs) {
     }
 }
 
-/// The rate that frozen products alone would allow, and how near ours is to it.
+/// The rate that frozen products alone would allow, and how near ours is to it. In f32 loops were not timed for a second
+/// on end: it is their peak.
 fn say_ceiling(pairs: &Pairs, gflop_per_token: f64, machine: &Value, dtype: &str) {
     let key = match dtype {
         "float32" => "peak_f32_gflops",
