@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use kernels::{Context, Isa, Mat, MatMut, Precision, Product, Stored, StoredDtype, gemm};
 use serde_json::json;
@@ -21,6 +21,9 @@ pub(crate) struct GemmArgs {
     /// Seconds for each product.
     #[arg(long, default_value_t = 0.4)]
     seconds: f64,
+    /// What is multiplied in: bfloat16, float32.
+    #[arg(long, default_value = BFLOAT16)]
+    dtype: String,
 }
 
 /// Name, output and input features; `bench_gemm.py` has the same.
@@ -31,6 +34,8 @@ const SHAPES: [(&str, usize, usize); 4] = [
     ("down", 2048, 8192),
 ];
 const ROWS: &str = "1,16,64,256,512,1024";
+const BFLOAT16: &str = "bfloat16";
+const FLOAT32: &str = "float32";
 /// Larger than any cache: a layer's weights are cold when their turn comes.
 const POOL_BYTES: usize = 256 << 20;
 
@@ -47,7 +52,7 @@ pub(crate) struct Case {
 pub(crate) struct Weights(Vec<u8>);
 
 impl Weights {
-    /// Any bf16 between 2⁻⁷ and 2⁻⁶; twice over it is also an f32 of that size.
+    /// Any bf16 between 2⁻⁷ and 2⁻⁶.
     pub(crate) fn new(bytes: usize) -> Self {
         let number = |at: usize| 0x3c00 + (at.wrapping_mul(2_654_435_761) >> 9 & 0x7f) as u16;
         Self(
@@ -66,10 +71,8 @@ impl Weights {
             product,
             precision,
         } = *case;
-        let dtype = match precision {
-            Precision::Bf16 => StoredDtype::Bf16,
-            Precision::F32 => StoredDtype::F32,
-        };
+        // As the models' files have it, whatever they are multiplied in.
+        let dtype = StoredDtype::Bf16;
         let size = out * inputs * dtype.size();
         let (k, n) = product.sizes(out, inputs);
         let x: Vec<f32> = (0..m * k)
@@ -100,7 +103,8 @@ pub(crate) fn best_seconds(seconds: f64, mut run: impl FnMut()) -> f64 {
 }
 
 /// Runs it.
-pub(crate) fn run(args: &GemmArgs) {
+pub(crate) fn run(args: &GemmArgs) -> Result<()> {
+    let precision = precision(&args.dtype)?;
     let (context, weights) = (
         Context::new(None, Some(Isa::detect())),
         Weights::new(POOL_BYTES),
@@ -108,7 +112,6 @@ pub(crate) fn run(args: &GemmArgs) {
     for product in [Product::Nt, Product::Nn] {
         for (shape, out, inputs) in SHAPES {
             for m in &args.rows {
-                let precision = Precision::Bf16;
                 let case = Case {
                     out,
                     inputs,
@@ -126,11 +129,29 @@ pub(crate) fn run(args: &GemmArgs) {
             }
         }
     }
+    Ok(())
+}
+
+fn precision(dtype: &str) -> Result<Precision> {
+    match dtype {
+        BFLOAT16 => Ok(Precision::Bf16),
+        FLOAT32 => Ok(Precision::F32),
+        _ => bail!("--dtype {dtype}: {BFLOAT16} or {FLOAT32}"),
+    }
 }
 
 /// Races.
 pub(crate) fn race(race: &Race) -> Result<()> {
-    let peak = race.machine()?["peak_bf16_gflops"]
+    let dtype = race.dtype.as_deref().unwrap_or(BFLOAT16);
+    let peer_dtype = race.peer_dtype.as_deref().unwrap_or(BFLOAT16);
+    let short = |dtype: &str| {
+        Ok::<_, anyhow::Error>(match precision(dtype)? {
+            Precision::Bf16 => "bf16",
+            Precision::F32 => "f32",
+        })
+    };
+    let (short_dtype, short_peer_dtype) = (short(dtype)?, short(peer_dtype)?);
+    let peak = race.machine()?[format!("peak_{short_dtype}_gflops")]
         .as_f64()
         .context("no peak")?;
     let (rows, seconds) = if race.smoke {
@@ -142,16 +163,18 @@ pub(crate) fn race(race: &Race) -> Result<()> {
     let peer = || {
         let mut command = race.peer("bench_gemm.py");
         command.args(["--json", "--shapes", "qkv,dense,up,down"]);
-        command.args(options);
+        command.args(options).args(["--dtype", short_peer_dtype]);
         command
     };
     let ours = || {
         let mut command = race.side("gemm");
-        command.args(options);
+        command.args(options).args(["--dtype", dtype]);
         command
     };
     let lines = lines::run(race.runs, peer, ours, &["product", "shape", "m"])?;
-    println!("\nNt: `y = x·Wᵀ`, Nn: `dx = dy·W`; GFLOP/s, bf16\n");
+    println!(
+        "\nNt: `y = x·Wᵀ`, Nn: `dx = dy·W`; GFLOP/s; ours in {short_dtype} with weights stored in bf16, torch's all in {short_peer_dtype}\n"
+    );
     println!(
         "| product, shape, M | ours: median (min–max) | torch | ratio, pair by pair | of peak | reach |"
     );

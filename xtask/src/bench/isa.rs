@@ -25,9 +25,9 @@ pub(crate) struct IsaArgs {
 
 /// Runs it.
 pub(crate) fn run(args: &IsaArgs) {
-    let weights = Weights::new(args.width * args.width * 4 * 4);
+    let weights = Weights::new(args.width * args.width * 2 * 8);
     println!(
-        "\n{} tokens, products with {2} × {2} weights, attention of {HEADS} heads of {HEAD_DIM}; {1} threads; GFLOP/s\n",
+        "\n{} tokens, products with {2} × {2} weights stored in bf16, attention of {HEADS} heads of {HEAD_DIM}; {1} threads; GFLOP/s\n",
         args.tokens,
         Context::default().threads.count(),
         args.width

@@ -58,7 +58,7 @@ pub(crate) struct BenchArgs {
     /// Tokens before every row's prompt, the same for all, in the rows that train.
     #[arg(long, default_value_t = 0)]
     system_prompt: usize,
-    /// What ours computes in where it trains, instead of the row's own: bfloat16, float32.
+    /// What ours computes in, in the rows that train and in `gemm`, instead of the row's own: bfloat16, float32.
     #[arg(long)]
     dtype: Option<String>,
     /// The same of the peer.
@@ -104,7 +104,7 @@ pub(crate) fn side(side: &Side) -> Result<()> {
         Side::Decode(args) => decode::run(args)?,
         Side::Merge(args) => merge::run(args)?,
         Side::Tokenize(args) => tokenize::run(args)?,
-        Side::Gemm(args) => gemm::run(args),
+        Side::Gemm(args) => gemm::run(args)?,
         Side::Kernels(args) => kernels::run(args),
         Side::Isa(args) => isa::run(args),
     }

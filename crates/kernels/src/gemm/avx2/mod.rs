@@ -1,0 +1,195 @@
+//! AVX2 with FMA: tiles of 6 × 16 in 12 accumulators. bf16 is emulated in f32.
+//!
+//! Per packed dword of depth a full tile does 12 multiply-adds with 2 panel loads and 6 broadcasts; 12 + 2 + 1 of
+//! the sixteen registers are taken.
+
+mod few;
+mod pack;
+
+use super::ahead::{Ahead, STEP};
+use super::kernel::{FewFn, Kernel, PackWFn, Packing, Tile, TileFn};
+use super::scalar::{self, Bf16Bits, F16Bits, F32Bits};
+use pack::{Bf16Source, F16Source, F32Source, lane_mask};
+use std::arch::x86_64::*;
+
+const ROWS: usize = 6;
+const VECTORS: usize = 2;
+const LANES: usize = 8;
+
+pub(crate) static F32: Kernel = kernel::<false>(Packing::F32);
+pub(crate) static WIDE: Kernel = kernel::<true>(Packing::Wide);
+
+const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
+    Kernel {
+        rows: ROWS,
+        cols: VECTORS * LANES,
+        lanes: LANES,
+        packing,
+        direct: matches!(packing, Packing::F32),
+        pack_x: pack::x::<WIDE>,
+        pack_columns: scalar::pack_columns,
+        pack_nt: nt::<WIDE>(),
+        pack_nn: nn::<WIDE>(),
+        few: few_rows::<WIDE>(),
+        across: None,
+        packs_ahead: false,
+        tile,
+    }
+}
+
+const fn nt<const WIDE: bool>() -> [PackWFn; 3] {
+    [
+        pack::nt::<WIDE, F32Source>,
+        pack::nt::<WIDE, F16Source>,
+        pack::nt::<WIDE, Bf16Source>,
+    ]
+}
+
+const fn nn<const WIDE: bool>() -> [PackWFn; 3] {
+    [
+        pack::nn::<WIDE, F32Source>,
+        pack::nn::<WIDE, F16Source>,
+        pack::nn::<WIDE, Bf16Source>,
+    ]
+}
+
+const fn few_rows<const WIDE: bool>() -> [FewFn; 3] {
+    if WIDE {
+        [
+            few::wide::<F32Bits>,
+            few::wide::<F16Bits>,
+            few::wide::<Bf16Bits>,
+        ]
+    } else {
+        [
+            few::float::<F32Source>,
+            few::float::<F16Source>,
+            few::float::<Bf16Source>,
+        ]
+    }
+}
+
+/// # Safety
+/// As [`Tile`] says, with at most 6 rows and 16 columns; the processor has AVX2 and FMA.
+unsafe fn tile(tile: &Tile, ahead: &mut Ahead) {
+    macro_rules! row {
+        ($rows:literal) => {
+            [
+                [tile_of::<$rows, 1, false>, tile_of::<$rows, 1, true>],
+                [tile_of::<$rows, 2, false>, tile_of::<$rows, 2, true>],
+            ]
+        };
+    }
+    static TABLE: [[[TileFn; 2]; VECTORS]; ROWS] =
+        [row!(1), row!(2), row!(3), row!(4), row!(5), row!(6)];
+    debug_assert!(tile.rows <= ROWS && tile.cols <= tile.width);
+    let masked = usize::from(tile.cols < tile.width);
+    // SAFETY: the caller's promise.
+    unsafe { TABLE[tile.rows - 1][tile.width / LANES - 1][masked](tile, ahead) }
+}
+
+/// # Safety
+/// As [`Tile`] says, with exactly these rows and vectors, the last of which is `MASKED` where it is not whole.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn tile_of<const R: usize, const V: usize, const MASKED: bool>(
+    tile: &Tile,
+    ahead: &mut Ahead,
+) {
+    let mut sums = [[_mm256_setzero_ps(); V]; R];
+    // SAFETY: a packed tile is `depth × R`, a panel `depth × V` vectors, and y as checked.
+    unsafe {
+        if tile.depth < STEP * R * V {
+            (0..R * V).for_each(|line| fetch_y::<V>(tile, line));
+        }
+        let last = lane_mask(tile.cols - (V - 1) * LANES);
+        let (mut a, mut b) = (tile.a.cast::<f32>(), tile.b.cast::<f32>());
+        let mut multiply = |count: usize| {
+            for _ in 0..count {
+                let mut panel = [_mm256_setzero_ps(); V];
+                for (v, panel) in panel.iter_mut().enumerate() {
+                    *panel = load::<MASKED>(b.wrapping_add(v * LANES), v + 1 == V, last);
+                }
+                for (row, sums) in sums.iter_mut().enumerate() {
+                    let x = _mm256_broadcast_ss(&*a.add(row));
+                    for (sum, panel) in sums.iter_mut().zip(&panel) {
+                        *sum = _mm256_fmadd_ps(x, *panel, *sum);
+                    }
+                }
+                a = a.add(R);
+                b = b.wrapping_add(tile.b_stride);
+            }
+        };
+        for step in 0..tile.depth / STEP {
+            if step < R * V {
+                fetch_y::<V>(tile, step);
+            }
+            ahead.fetch();
+            multiply(STEP);
+        }
+        ahead.fetch();
+        multiply(tile.depth % STEP);
+        for (row, sums) in sums.iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
+                store::<MASKED>(tile, row, v, v + 1 == V, last, *sum);
+            }
+        }
+    }
+}
+
+/// Asks for one of the lines of y that a tile adds to: one at each step, so that they keep no other load waiting.
+#[inline(always)]
+fn fetch_y<const V: usize>(tile: &Tile, line: usize) {
+    let at = line / V * tile.stride + line % V * LANES;
+    // SAFETY: a prefetch of any address does nothing that a program could see.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(tile.y.wrapping_add(at).cast()) };
+}
+
+/// A vector; of the `last` one of a `MASKED` tile what `mask` says. Masked loads and stores are slow here, and a
+/// matrix that is read in place may end with its last column.
+///
+/// # Safety
+/// What is loaded is readable; the processor has AVX2.
+#[inline(always)]
+unsafe fn load<const MASKED: bool>(at: *const f32, last: bool, mask: __m256i) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if MASKED && last {
+            _mm256_maskload_ps(at, mask)
+        } else {
+            _mm256_loadu_ps(at)
+        }
+    }
+}
+
+/// Adds one vector of sums to y.
+///
+/// # Safety
+/// As [`Tile`] says; the processor has AVX2 and FMA.
+#[inline(always)]
+unsafe fn store<const MASKED: bool>(
+    tile: &Tile,
+    row: usize,
+    v: usize,
+    last: bool,
+    mask: __m256i,
+    sum: __m256,
+) {
+    // SAFETY: only lanes inside the tile are touched.
+    unsafe {
+        let y = tile.y.wrapping_add(row * tile.stride + v * LANES);
+        let mut start = _mm256_setzero_ps();
+        if tile.load {
+            start = load::<MASKED>(y, last, mask);
+        }
+        if !tile.bias.is_null() {
+            let bias = load::<MASKED>(tile.bias.wrapping_add(v * LANES), last, mask);
+            start = _mm256_add_ps(start, bias);
+        }
+        let total = _mm256_fmadd_ps(sum, _mm256_set1_ps(tile.scale), start);
+        if MASKED && last {
+            _mm256_maskstore_ps(y, mask, total);
+        } else {
+            _mm256_storeu_ps(y, total);
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Decoding and packing with AVX2: eight by eight elements, transposed in registers.
+//!
+//! The small helpers are `inline(always)` and carry no features of their own, so that they take
+//! on those of the packing function that they end up in.
+
+use super::LANES;
+use crate::gemm::kernel::{PackW, PackX};
+use std::arch::x86_64::*;
+
+/// Elements of a file, eight at a time.
+pub(super) trait Source {
+    /// Bytes of an element.
+    const SIZE: usize;
+    /// The values of eight elements.
+    ///
+    /// # Safety
+    /// They are readable, and the processor has AVX2 and F16C.
+    unsafe fn values(at: *const u8) -> __m256;
+    /// The values of the first `count` elements, zeros behind them; only these are read.
+    ///
+    /// # Safety
+    /// They are readable, and the processor has AVX2 and F16C.
+    #[inline(always)]
+    unsafe fn some(at: *const u8, count: usize) -> __m256 {
+        let mut bytes = [0u8; LANES * size_of::<f32>()];
+        // SAFETY: the caller's promise.
+        unsafe {
+            let count = count.min(LANES);
+            std::ptr::copy_nonoverlapping(at, bytes.as_mut_ptr(), count * Self::SIZE);
+            Self::values(bytes.as_ptr())
+        }
+    }
+}
+
+pub(super) struct F32Source;
+pub(super) struct F16Source;
+pub(super) struct Bf16Source;
+
+impl Source for F32Source {
+    const SIZE: usize = 4;
+    #[inline(always)]
+    unsafe fn values(at: *const u8) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_loadu_ps(at.cast()) }
+    }
+}
+
+impl Source for F16Source {
+    const SIZE: usize = 2;
+    #[inline(always)]
+    unsafe fn values(at: *const u8) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
+    }
+}
+
+impl Source for Bf16Source {
+    const SIZE: usize = 2;
+    #[inline(always)]
+    unsafe fn values(at: *const u8) -> __m256 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let words = _mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(words))
+        }
+    }
+}
+
+/// A mask of the first `count` of eight.
+#[inline(always)]
+pub(super) fn lane_mask(count: usize) -> __m256i {
+    // SAFETY: every caller runs where the processor has AVX2.
+    unsafe {
+        let count = _mm256_set1_epi32(count.min(LANES) as i32);
+        _mm256_cmpgt_epi32(count, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+    }
+}
+
+/// [`crate::gemm::scalar::to_bf16`] of eight values.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn round_to_bf16(values: __m256) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let bits = _mm256_castps_si256(values);
+        let set = |bits: u32| _mm256_set1_epi32(bits.cast_signed());
+        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), set(1));
+        let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, set(0x7fff)));
+        let quiet = _mm256_or_si256(bits, set(0x0040_0000));
+        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(values, values));
+        let kept = _mm256_and_si256(_mm256_blendv_epi8(rounded, quiet, nan), set(0xffff_0000));
+        let exponent = _mm256_and_si256(bits, set(0x7f80_0000));
+        let small = _mm256_cmpeq_epi32(exponent, _mm256_setzero_si256());
+        let sign = _mm256_and_si256(bits, set(0x8000_0000));
+        _mm256_castsi256_ps(_mm256_blendv_epi8(kept, sign, small))
+    }
+}
+
+/// Eight values along k as they are packed: as they are, or rounded with the k of each pair swapped.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn along_k<const WIDE: bool>(values: __m256) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if WIDE {
+            _mm256_permute_ps::<0b10_11_00_01>(round_to_bf16(values))
+        } else {
+            values
+        }
+    }
+}
+
+/// Packed values of a run of `k`.
+fn depth<const WIDE: bool>(k: usize) -> usize {
+    k.next_multiple_of(if WIDE { 2 } else { 1 })
+}
+
+/// Columns of eight rows as vectors over the rows.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn transposed(rows: [__m256; LANES]) -> [__m256; LANES] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // Columns 0 and 4, 1 and 5, 2 and 6, 3 and 7 of four rows, a pair to a vector.
+        let four = |a: __m256, b: __m256, c: __m256, d: __m256| {
+            let low = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+            let high = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+            [
+                _mm256_shuffle_ps::<0b01_00_01_00>(low.0, low.1),
+                _mm256_shuffle_ps::<0b11_10_11_10>(low.0, low.1),
+                _mm256_shuffle_ps::<0b01_00_01_00>(high.0, high.1),
+                _mm256_shuffle_ps::<0b11_10_11_10>(high.0, high.1),
+            ]
+        };
+        let [a, b, c, d, e, f, g, h] = rows;
+        let (first, second) = (four(a, b, c, d), four(e, f, g, h));
+        let low = |i: usize| _mm256_permute2f128_ps::<0x20>(first[i], second[i]);
+        let high = |i: usize| _mm256_permute2f128_ps::<0x31>(first[i], second[i]);
+        [
+            low(0),
+            low(1),
+            low(2),
+            low(3),
+            high(0),
+            high(1),
+            high(2),
+            high(3),
+        ]
+    }
+}
+
+/// # Safety
+/// As [`PackX`] says, for at most eight rows; the processor has AVX2.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn x<const WIDE: bool>(pack: &PackX) {
+    debug_assert!(pack.rows <= LANES);
+    let row_bytes = pack.stride * F32Source::SIZE;
+    // SAFETY: inside the rectangle; the output holds `depth × rows`.
+    unsafe {
+        if pack.rows == 1 {
+            return one_row::<WIDE>(pack);
+        }
+        let mut left = depth::<WIDE>(pack.k) * pack.rows;
+        let mut out = pack.out.cast::<f32>();
+        for k in (0..pack.k).step_by(LANES) {
+            let inside = LANES.min(pack.k - k);
+            let at = pack.x.wrapping_add(k).cast();
+            let columns = columns::<WIDE, F32Source>(at, row_bytes, pack.rows, inside);
+            for column in &columns[..depth::<WIDE>(inside)] {
+                // What lies behind the rows is the next column's, which comes after.
+                if left >= LANES {
+                    _mm256_storeu_ps(out, *column);
+                } else {
+                    _mm256_maskstore_ps(out, lane_mask(pack.rows), *column);
+                }
+                out = out.wrapping_add(pack.rows);
+                left -= pack.rows;
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`x`], for one row.
+#[inline(always)]
+unsafe fn one_row<const WIDE: bool>(pack: &PackX) {
+    let out = pack.out.cast::<f32>();
+    for k in (0..pack.k).step_by(LANES) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let inside = LANES.min(pack.k - k);
+            let at = pack.x.add(k).cast();
+            if inside == LANES {
+                let values = along_k::<WIDE>(F32Source::values(at));
+                _mm256_storeu_ps(out.add(k), values);
+            } else {
+                let values = along_k::<WIDE>(F32Source::some(at, inside));
+                let mask = lane_mask(depth::<WIDE>(inside));
+                _mm256_maskstore_ps(out.add(k), mask, values);
+            }
+        }
+    }
+}
+
+/// Eight elements, of which `inside` exist, of eight rows, of which `rows` exist, as vectors over the rows.
+///
+/// # Safety
+/// What exists is readable; the processor has AVX2 and F16C.
+#[inline(always)]
+unsafe fn columns<const WIDE: bool, S: Source>(
+    at: *const u8,
+    row_bytes: usize,
+    rows: usize,
+    inside: usize,
+) -> [__m256; LANES] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut loaded = [_mm256_setzero_ps(); LANES];
+        for (row, loaded) in loaded.iter_mut().enumerate() {
+            if row < rows {
+                let at = at.wrapping_add(row * row_bytes);
+                let values = if inside == LANES {
+                    S::values(at)
+                } else {
+                    S::some(at, inside)
+                };
+                *loaded = along_k::<WIDE>(values);
+            }
+        }
+        transposed(loaded)
+    }
+}
+
+/// # Safety
+/// As [`PackW`] says, for rows along k; the processor has AVX2.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn nt<const WIDE: bool, S: Source>(pack: &PackW) {
+    for group in (0..pack.width).step_by(LANES) {
+        let rows = pack.n.saturating_sub(group).min(LANES);
+        for k in (0..pack.k).step_by(LANES) {
+            let inside = LANES.min(pack.k - k);
+            let at = pack
+                .bytes
+                .wrapping_add(group * pack.row_bytes + k * S::SIZE);
+            // SAFETY: inside the panel; the output holds `depth × width`.
+            unsafe {
+                let columns = columns::<WIDE, S>(at, pack.row_bytes, rows, inside);
+                let out = pack.out.add(k * pack.stride + group).cast::<f32>();
+                for (slot, column) in columns[..depth::<WIDE>(inside)].iter().enumerate() {
+                    _mm256_storeu_ps(out.add(slot * pack.stride), *column);
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`PackW`] says, for rows along n; the processor has AVX2.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn nn<const WIDE: bool, S: Source>(pack: &PackW) {
+    for k in 0..depth::<WIDE>(pack.k) {
+        let slot = if WIDE { k ^ 1 } else { k };
+        let row = pack.bytes.wrapping_add(k * pack.row_bytes);
+        for group in (0..pack.width).step_by(LANES) {
+            let at = row.wrapping_add(group * S::SIZE);
+            // SAFETY: inside the panel; the output holds `depth × width`.
+            unsafe {
+                let mut values = if k >= pack.k {
+                    _mm256_setzero_ps()
+                } else if group + LANES <= pack.n {
+                    S::values(at)
+                } else {
+                    S::some(at, pack.n.saturating_sub(group))
+                };
+                if WIDE {
+                    values = round_to_bf16(values);
+                }
+                let out = pack.out.add(slot * pack.stride + group);
+                _mm256_storeu_ps(out.cast(), values);
+            }
+        }
+    }
+}
