@@ -16,6 +16,10 @@ pub(crate) const PAIRS_ACROSS: usize = 8;
 /// faster.
 const COLUMNS_ACROSS: [usize; 2] = [256, 2048];
 
+/// Dwords between packed rows along k: seventeen lines, so that rows whose length is a power of two do not share one set of
+/// the first cache, nor do the next lines of one row those of another.
+const ROW_SKEW: usize = 272;
+
 /// Runs a plan if it is for this module.
 pub(crate) fn run(ctx: &Context, plan: &Plan<'_>) -> bool {
     let Some(kernel) = kernel(plan) else {
@@ -74,9 +78,7 @@ fn columns(ctx: &Context, plan: &Plan<'_>) -> usize {
 /// Dwords from one packed row to the next, or from one run of all rows to the next.
 fn x_stride(plan: &Plan<'_>) -> usize {
     match plan.job.product {
-        // A line more than they need, so that rows whose length is a power of two do not share one
-        // set of the first cache.
-        Product::Nt => plan.depth().next_multiple_of(16) + 16,
+        Product::Nt => plan.depth().next_multiple_of(16) + ROW_SKEW,
         Product::Nn => plan.m * PAIRS_ACROSS,
     }
 }

@@ -1,72 +1,83 @@
-//! Few rows: some stored rows are decoded once for all rows of x; vectors run along k, for three columns of y and up
-//! to four rows at a time.
+//! Few rows: some stored rows are decoded once for all rows of x; vectors run along k, for four columns of y and up
+//! to three rows at a time.
 
 use super::LANES;
 use super::pack::{Source, lane_mask};
-use crate::gemm::K_BLOCK;
 use crate::gemm::kernel::Few;
 use crate::gemm::scalar::{self, Decode};
+use crate::gemm::{FEW_ROWS, K_BLOCK};
 use std::arch::x86_64::*;
 
-/// Rows of the largest tile: 12 sums, three vectors of weights, one of activations.
-const ROWS: usize = 4;
-const COLUMNS: usize = 3;
+/// Rows and columns of the largest tile: 12 sums, three vectors of activations, one of weights.
+const ROWS: usize = 3;
+const COLUMNS: usize = 4;
+/// Columns whose weights are decoded at a time, and how much of a block of k: with the rows of a tile they fit the
+/// first cache.
+const DECODED: usize = 8;
+const CHUNK: usize = 512;
 /// Halves of the sixteen sums of an element: a tile has registers for one at a time.
 const HALVES: usize = scalar::LANES / LANES;
 
-/// A block of some stored rows, decoded, zeros behind what there is. With the rows of a tile it fits the first cache.
-#[repr(align(32))]
-struct Weights {
-    rows: [[f32; K_BLOCK]; COLUMNS],
+/// Sums of a tile.
+type Sums<const R: usize> = [[__m256; COLUMNS]; R];
+
+/// A chunk of some stored rows, and what the chunks before it sum up to.
+struct Block {
+    weights: [[f32; CHUNK]; DECODED],
+    /// `[row][half][column]`
+    sums: [[[__m256; DECODED]; HALVES]; FEW_ROWS],
 }
 
 /// # Safety
 /// As [`Few`] says; the processor has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn float<S: Source>(few: &Few) {
-    let mut weights = Weights {
-        rows: [[0.0; K_BLOCK]; COLUMNS],
+    let mut block = Block {
+        weights: [[0.0; CHUNK]; DECODED],
+        sums: [[[_mm256_setzero_ps(); DECODED]; HALVES]; FEW_ROWS],
     };
-    for column in (0..few.n).step_by(COLUMNS) {
-        for k in (0..few.k).step_by(K_BLOCK) {
-            // SAFETY: the caller's promise.
-            unsafe {
-                decode::<S>(few, column, k, &mut weights);
-                // Tiles of nearly equal size: 5 rows as 3 + 2.
-                let tiles = few.rows.div_ceil(ROWS);
-                let mut row = 0;
-                for tile in 0..tiles {
-                    let rows = (few.rows - row).div_ceil(tiles - tile);
-                    match rows {
-                        1 => tile_of::<1>(few, (row, column, k), &weights),
-                        2 => tile_of::<2>(few, (row, column, k), &weights),
-                        3 => tile_of::<3>(few, (row, column, k), &weights),
-                        _ => tile_of::<4>(few, (row, column, k), &weights),
-                    }
-                    row += rows;
+    for column in (0..few.n).step_by(DECODED) {
+        let columns = DECODED.min(few.n - column);
+        for first in (0..few.k).step_by(K_BLOCK) {
+            let end = few.k.min(first + K_BLOCK);
+            for k in (first..end).step_by(CHUNK) {
+                let run = CHUNK.min(end - k);
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let from = few.bytes.add(column * few.row_bytes + k * S::SIZE);
+                    decode::<S>(from, few.row_bytes, run, &mut block.weights[..columns]);
+                    multiply(few, &mut block, (k, run), columns, k == first);
+                }
+            }
+            for row in 0..few.rows {
+                for c in (0..columns).step_by(COLUMNS) {
+                    let sums = block.sums[row].map(|half| half[c..c + COLUMNS].try_into().unwrap());
+                    // SAFETY: the caller's promise.
+                    unsafe { finish(few, first == 0, row, column + c, four_sums(sums)) };
                 }
             }
         }
     }
 }
 
-/// Decodes a block of the columns from `column` on, and asks for the lines of the next ones.
+/// Decodes `run` elements of rows, and asks for the lines of the rows that come after these.
 ///
 /// # Safety
-/// As [`Few`] says; the processor has AVX2 and F16C.
-#[inline(always)]
-unsafe fn decode<S: Source>(few: &Few, column: usize, first: usize, weights: &mut Weights) {
-    let run = K_BLOCK.min(few.k - first);
-    let ahead = COLUMNS * few.row_bytes;
-    for (column, out) in (column..few.n).zip(&mut weights.rows) {
-        let row = few
-            .bytes
-            .wrapping_add(column * few.row_bytes + first * S::SIZE);
+/// They are readable; the processor has AVX2 and F16C.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn decode<S: Source>(
+    from: *const u8,
+    row_bytes: usize,
+    run: usize,
+    rows: &mut [[f32; CHUNK]],
+) {
+    for (row, out) in rows.iter_mut().enumerate() {
         for k in (0..run).step_by(LANES) {
-            // SAFETY: inside the matrix, and inside a block; a prefetch may ask for any address.
+            // SAFETY: inside the matrix, and inside a chunk; a prefetch may ask for any address.
             unsafe {
-                let at = row.add(k * S::SIZE);
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(ahead).cast());
+                let at = from.add(row * row_bytes + k * S::SIZE);
+                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(DECODED * row_bytes).cast());
                 let values = if k + LANES <= run {
                     S::values(at)
                 } else {
@@ -78,99 +89,124 @@ unsafe fn decode<S: Source>(few: &Few, column: usize, first: usize, weights: &mu
     }
 }
 
-/// `R` rows from the first on over the decoded columns.
+/// Adds a chunk's products to the sums of all rows, or begins them.
 ///
 /// # Safety
 /// As [`Few`] says; the processor has AVX2 and FMA.
+#[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile_of<const R: usize>(few: &Few, at: (usize, usize, usize), weights: &Weights) {
-    let (row, column, first_k) = at;
-    let run = K_BLOCK.min(few.k - first_k);
-    // SAFETY: packed rows hold the run, weights whole vectors.
-    unsafe {
-        let x = few.x.add(row * few.x_stride + first_k).cast::<f32>();
-        let mut halves = [[[_mm256_setzero_ps(); COLUMNS]; R]; HALVES];
-        for (half, sums) in halves.iter_mut().enumerate() {
-            *sums = half_sums(x, few.x_stride, weights, half * LANES, run);
+unsafe fn multiply(
+    few: &Few,
+    block: &mut Block,
+    (k, run): (usize, usize),
+    columns: usize,
+    begin: bool,
+) {
+    // Tiles of nearly equal size: 4 rows as 2 + 2.
+    let tiles = few.rows.div_ceil(ROWS);
+    let mut row = 0;
+    for tile in 0..tiles {
+        let rows = (few.rows - row).div_ceil(tiles - tile);
+        for c in (0..columns).step_by(COLUMNS) {
+            for half in 0..HALVES {
+                let x = few.x.wrapping_add(row * few.x_stride + k).cast();
+                let at = (row, half, c);
+                // SAFETY: the caller's promise.
+                unsafe {
+                    match rows {
+                        1 => tile_of::<1>(x, few.x_stride, run, block, at, begin),
+                        2 => tile_of::<2>(x, few.x_stride, run, block, at, begin),
+                        _ => tile_of::<3>(x, few.x_stride, run, block, at, begin),
+                    }
+                }
+            }
         }
-        let [low, high] = halves;
-        for (r, (low, high)) in low.iter().zip(&high).enumerate() {
-            let sums: [__m256; COLUMNS] = std::array::from_fn(|c| _mm256_add_ps(low[c], high[c]));
-            finish(few, first_k == 0, row + r, column, three_sums(sums));
-        }
+        row += rows;
     }
 }
 
-/// The sums of the lanes from `lane` on: elements `lane` to `lane + 8` of every sixteen.
+/// One half of the sums of `R` rows and four columns: of every sixteen k the first or the last eight.
 ///
 /// # Safety
 /// `R` rows of x hold `run` values, `stride` apart; the processor has AVX2 and FMA.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn half_sums<const R: usize>(
+unsafe fn tile_of<const R: usize>(
     x: *const f32,
     stride: usize,
-    weights: &Weights,
-    lane: usize,
     run: usize,
-) -> [[__m256; COLUMNS]; R] {
+    block: &mut Block,
+    (row, half, c): (usize, usize, usize),
+    begin: bool,
+) {
     let mut sums = [[_mm256_setzero_ps(); COLUMNS]; R];
-    let mut k = lane;
+    if !begin {
+        for (r, sums) in sums.iter_mut().enumerate() {
+            sums.copy_from_slice(&block.sums[row + r][half][c..c + COLUMNS]);
+        }
+    }
+    let weights = &block.weights[c..c + COLUMNS];
+    let mut k = half * LANES;
     // SAFETY: the caller's promise; the mask keeps to the run.
     unsafe {
         while k + LANES <= run {
-            multiply(&mut sums, weights, k, |row| {
-                _mm256_loadu_ps(x.add(row * stride + k))
-            });
+            let x = |row: usize| _mm256_loadu_ps(x.add(row * stride + k));
+            add_products(&mut sums, x, weights, k);
             k += scalar::LANES;
         }
         if k < run {
             let mask = lane_mask(run - k);
-            multiply(&mut sums, weights, k, |row| {
-                _mm256_maskload_ps(x.add(row * stride + k), mask)
-            });
+            let x = |row: usize| _mm256_maskload_ps(x.add(row * stride + k), mask);
+            add_products(&mut sums, x, weights, k);
         }
     }
-    sums
+    for (r, sums) in sums.iter().enumerate() {
+        block.sums[row + r][half][c..c + COLUMNS].copy_from_slice(sums);
+    }
 }
 
-/// Adds the products of eight values of each row of x, which `x` loads, and of each column from `k` on.
+/// Adds the products of a vector of each row, which `x` loads, and of four columns from `k` on.
 ///
 /// # Safety
-/// The processor has AVX2 and FMA.
+/// The weights hold a vector from `k` on; the processor has AVX2 and FMA.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn multiply<const R: usize>(
-    sums: &mut [[__m256; COLUMNS]; R],
-    weights: &Weights,
-    k: usize,
+unsafe fn add_products<const R: usize>(
+    sums: &mut Sums<R>,
     x: impl Fn(usize) -> __m256,
+    weights: &[[f32; CHUNK]],
+    k: usize,
 ) {
-    // SAFETY: whole vectors of a block.
-    unsafe {
-        let w: [__m256; COLUMNS] =
-            std::array::from_fn(|c| _mm256_loadu_ps(weights.rows[c].as_ptr().add(k)));
-        for (row, sums) in sums.iter_mut().enumerate() {
-            let x = x(row);
-            for (sum, w) in sums.iter_mut().zip(&w) {
-                *sum = _mm256_fmadd_ps(x, *w, *sum);
-            }
+    let mut rows = [_mm256_setzero_ps(); R];
+    for (row, x_of) in rows.iter_mut().enumerate() {
+        *x_of = x(row);
+    }
+    for (c, weights) in weights.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        let w = unsafe { _mm256_loadu_ps(weights.as_ptr().add(k)) };
+        for (sums, x) in sums.iter_mut().zip(&rows) {
+            sums[c] = _mm256_fmadd_ps(*x, w, sums[c]);
         }
     }
 }
 
-/// Adds the lanes of three vectors as [`scalar::tree`] does from its second step on.
+/// Adds the sixteen sums of each of four columns as [`scalar::tree`] does.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn three_sums(sums: [__m256; COLUMNS]) -> __m128 {
-    // Lanes l and l + 4.
-    let [a, b, c] =
-        sums.map(|sum| _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps::<1>(sum)));
-    // Lanes l and l + 2, of two vectors at a time.
+fn four_sums([low, high]: [[__m256; COLUMNS]; HALVES]) -> __m128 {
+    let mut quarters = [_mm_setzero_ps(); COLUMNS];
+    for (c, quarter) in quarters.iter_mut().enumerate() {
+        // Sums l and l + 8, then l and l + 4.
+        let sums = _mm256_add_ps(low[c], high[c]);
+        let upper = _mm256_extractf128_ps::<1>(sums);
+        *quarter = _mm_add_ps(_mm256_castps256_ps128(sums), upper);
+    }
+    // Sums l and l + 2 of two columns at a time, then l and l + 1 of all.
+    let [a, b, c, d] = quarters;
     let ab = _mm_add_ps(_mm_movelh_ps(a, b), _mm_movehl_ps(b, a));
-    let c = _mm_add_ps(c, _mm_movehl_ps(c, c));
-    let even = _mm_shuffle_ps::<0b00_00_10_00>(ab, c);
-    let odd = _mm_shuffle_ps::<0b01_01_11_01>(ab, c);
+    let cd = _mm_add_ps(_mm_movelh_ps(c, d), _mm_movehl_ps(d, c));
+    let even = _mm_shuffle_ps::<0b10_00_10_00>(ab, cd);
+    let odd = _mm_shuffle_ps::<0b11_01_11_01>(ab, cd);
     _mm_add_ps(even, odd)
 }
 
@@ -183,7 +219,7 @@ fn three_sums(sums: [__m256; COLUMNS]) -> __m128 {
 unsafe fn finish(few: &Few, first: bool, row: usize, column: usize, sums: __m128) {
     // SAFETY: the caller's promise; the mask keeps to the columns.
     unsafe {
-        let mask = _mm256_castsi256_si128(lane_mask(COLUMNS.min(few.n - column)));
+        let mask = _mm256_castsi256_si128(lane_mask(few.n - column));
         let y = few.y.wrapping_add(row * few.stride + column);
         let mut start = _mm_setzero_ps();
         if few.add || !first {

@@ -103,34 +103,52 @@ unsafe fn tile_of<const R: usize, const V: usize, const MASKED: bool>(
         }
         let last = lane_mask(tile.cols - (V - 1) * LANES);
         let (mut a, mut b) = (tile.a.cast::<f32>(), tile.b.cast::<f32>());
-        let mut multiply = |count: usize| {
-            for _ in 0..count {
-                let mut panel = [_mm256_setzero_ps(); V];
-                for (v, panel) in panel.iter_mut().enumerate() {
-                    *panel = load::<MASKED>(b.wrapping_add(v * LANES), v + 1 == V, last);
-                }
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let x = _mm256_broadcast_ss(&*a.add(row));
-                    for (sum, panel) in sums.iter_mut().zip(&panel) {
-                        *sum = _mm256_fmadd_ps(x, *panel, *sum);
-                    }
-                }
-                a = a.add(R);
-                b = b.wrapping_add(tile.b_stride);
-            }
-        };
         for step in 0..tile.depth / STEP {
             if step < R * V {
                 fetch_y::<V>(tile, step);
             }
             ahead.fetch();
-            multiply(STEP);
+            for _ in 0..STEP {
+                multiply::<R, V, MASKED>(&mut sums, a, b, last);
+                a = a.add(R);
+                b = b.wrapping_add(tile.b_stride);
+            }
         }
         ahead.fetch();
-        multiply(tile.depth % STEP);
+        for _ in 0..tile.depth % STEP {
+            multiply::<R, V, MASKED>(&mut sums, a, b, last);
+            a = a.add(R);
+            b = b.wrapping_add(tile.b_stride);
+        }
         for (row, sums) in sums.iter().enumerate() {
             for (v, sum) in sums.iter().enumerate() {
                 store::<MASKED>(tile, row, v, v + 1 == V, last, *sum);
+            }
+        }
+    }
+}
+
+/// Adds the products of one dword of depth.
+///
+/// # Safety
+/// `R` values at `a` and a row of the panel at `b` are readable; the processor has AVX2 and FMA.
+#[inline(always)]
+unsafe fn multiply<const R: usize, const V: usize, const MASKED: bool>(
+    sums: &mut [[__m256; V]; R],
+    a: *const f32,
+    b: *const f32,
+    last: __m256i,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut panel = [_mm256_setzero_ps(); V];
+        for (v, panel) in panel.iter_mut().enumerate() {
+            *panel = load::<MASKED>(b.wrapping_add(v * LANES), v + 1 == V, last);
+        }
+        for (row, sums) in sums.iter_mut().enumerate() {
+            let x = _mm256_broadcast_ss(&*a.add(row));
+            for (sum, panel) in sums.iter_mut().zip(&panel) {
+                *sum = _mm256_fmadd_ps(x, *panel, *sum);
             }
         }
     }

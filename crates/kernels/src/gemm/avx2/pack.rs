@@ -119,39 +119,41 @@ fn depth<const WIDE: bool>(k: usize) -> usize {
     k.next_multiple_of(if WIDE { 2 } else { 1 })
 }
 
+/// Columns 0 and 4, 1 and 5, 2 and 6, 3 and 7 of four rows, a pair to a vector.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn four([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (low_ab, low_cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+        let (high_ab, high_cd) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+        [
+            _mm256_shuffle_ps::<0b01_00_01_00>(low_ab, low_cd),
+            _mm256_shuffle_ps::<0b11_10_11_10>(low_ab, low_cd),
+            _mm256_shuffle_ps::<0b01_00_01_00>(high_ab, high_cd),
+            _mm256_shuffle_ps::<0b11_10_11_10>(high_ab, high_cd),
+        ]
+    }
+}
+
 /// Columns of eight rows as vectors over the rows.
 ///
 /// # Safety
 /// The processor has AVX2.
 #[inline(always)]
-unsafe fn transposed(rows: [__m256; LANES]) -> [__m256; LANES] {
+unsafe fn transposed([a, b, c, d, e, f, g, h]: [__m256; LANES]) -> [__m256; LANES] {
     // SAFETY: the caller's promise.
     unsafe {
-        // Columns 0 and 4, 1 and 5, 2 and 6, 3 and 7 of four rows, a pair to a vector.
-        let four = |a: __m256, b: __m256, c: __m256, d: __m256| {
-            let low = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
-            let high = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
-            [
-                _mm256_shuffle_ps::<0b01_00_01_00>(low.0, low.1),
-                _mm256_shuffle_ps::<0b11_10_11_10>(low.0, low.1),
-                _mm256_shuffle_ps::<0b01_00_01_00>(high.0, high.1),
-                _mm256_shuffle_ps::<0b11_10_11_10>(high.0, high.1),
-            ]
-        };
-        let [a, b, c, d, e, f, g, h] = rows;
-        let (first, second) = (four(a, b, c, d), four(e, f, g, h));
-        let low = |i: usize| _mm256_permute2f128_ps::<0x20>(first[i], second[i]);
-        let high = |i: usize| _mm256_permute2f128_ps::<0x31>(first[i], second[i]);
-        [
-            low(0),
-            low(1),
-            low(2),
-            low(3),
-            high(0),
-            high(1),
-            high(2),
-            high(3),
-        ]
+        let (first, second) = (four([a, b, c, d]), four([e, f, g, h]));
+        let mut columns = [_mm256_setzero_ps(); LANES];
+        let (low, high) = columns.split_at_mut(4);
+        for (i, (low, high)) in low.iter_mut().zip(high).enumerate() {
+            *low = _mm256_permute2f128_ps::<0x20>(first[i], second[i]);
+            *high = _mm256_permute2f128_ps::<0x31>(first[i], second[i]);
+        }
+        columns
     }
 }
 
