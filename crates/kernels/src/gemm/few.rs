@@ -10,8 +10,8 @@ use crate::Context;
 const TASK_BYTES: usize = 128 << 10;
 /// Up to so many rows, stored rows along n are not packed where a kernel can do without.
 pub(crate) const ROWS_ACROSS: usize = 16;
-/// Pairs of k that such a kernel takes at a time, and in whose runs x is packed for it.
-pub(crate) const PAIRS_ACROSS: usize = 8;
+/// Packed dwords of depth that such a kernel takes at a time, and in whose runs x is packed for it.
+pub(crate) const DEPTH_ACROSS: usize = 8;
 /// Columns of a task over stored rows along n, at least and at most. Memory gives long pieces of a row
 /// faster.
 const COLUMNS_ACROSS: [usize; 2] = [256, 2048];
@@ -44,7 +44,7 @@ fn run_with(kernel: FewFn, ctx: &Context, plan: &Plan<'_>) {
     let stride = x_stride(plan);
     let len = match plan.job.product {
         Product::Nt => plan.m * stride,
-        Product::Nn => plan.depth().div_ceil(PAIRS_ACROSS) * stride,
+        Product::Nn => plan.depth().div_ceil(DEPTH_ACROSS) * stride,
     };
     arena::with(len, |packed| {
         match plan.job.product {
@@ -79,7 +79,7 @@ fn columns(ctx: &Context, plan: &Plan<'_>) -> usize {
 fn x_stride(plan: &Plan<'_>) -> usize {
     match plan.job.product {
         Product::Nt => plan.depth().next_multiple_of(16) + ROW_SKEW,
-        Product::Nn => plan.m * PAIRS_ACROSS,
+        Product::Nn => plan.m * DEPTH_ACROSS,
     }
 }
 
@@ -89,14 +89,14 @@ fn pack_rows(plan: &Plan<'_>, packed: &mut [u32]) {
     }
 }
 
-/// `[run][row][pair]`, for kernels that want a run of all rows at a time.
+/// `[run][row][dword]`, for kernels that want a run of all rows at a time.
 fn pack_runs(plan: &Plan<'_>, packed: &mut [u32]) {
     arena::with(plan.depth(), |whole| {
         for row in 0..plan.m {
             pack_row(plan, row, whole);
             let runs = packed.chunks_mut(x_stride(plan));
-            for (run, out) in whole.chunks(PAIRS_ACROSS).zip(runs) {
-                out[row * PAIRS_ACROSS..][..run.len()].copy_from_slice(run);
+            for (run, out) in whole.chunks(DEPTH_ACROSS).zip(runs) {
+                out[row * DEPTH_ACROSS..][..run.len()].copy_from_slice(run);
             }
         }
     });

@@ -75,7 +75,7 @@ pub(crate) type PackWFn = unsafe fn(&PackW);
 pub(crate) type TileFn = unsafe fn(&Tile, &mut Ahead);
 
 /// Columns of y for few rows: all of k, straight from the stored rows. For stored rows along k, x is
-/// packed row by row, `x_stride` dwords apart; for those along n in runs of a few pairs of all rows,
+/// packed row by row, `x_stride` dwords apart; for those along n in runs of a few dwords of all rows,
 /// `x_stride` dwords from run to run, see [`super::few`].
 pub(crate) struct Few {
     pub(crate) bytes: *const u8,
@@ -106,6 +106,8 @@ pub(crate) struct Kernel {
     pub(crate) cols: usize,
     /// Columns are padded to a multiple of this.
     pub(crate) lanes: usize,
+    /// Panels of a unit, at most [`Unit::PANELS`](super::panels::Unit::PANELS): two units fit the second cache.
+    pub(crate) panels: usize,
     pub(crate) packing: Packing,
     /// Whether tiles can read rows of f32 that are wider than the panel, and end with it.
     pub(crate) direct: bool,

@@ -21,7 +21,7 @@ const LAST_ROWS: usize = 128;
 /// A block of k of some panels, for some rows of x.
 pub(super) struct Unit {
     pub(super) rows: Range<usize>,
-    /// The columns of each panel, one after the other; the second may be empty.
+    /// The columns of each panel, one after the other; those behind the first may be empty.
     pub(super) panels: [Range<usize>; Self::PANELS],
     pub(super) k: Range<usize>,
     /// Its place, and how many passes over k come before, see [`super::progress`].
@@ -30,18 +30,18 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    /// Panels of the largest unit. Two such units fit the second cache.
-    pub(super) const PANELS: usize = 2;
+    /// Panels of the largest unit of any kernel.
+    pub(super) const PANELS: usize = 3;
 
     /// The panels that there are.
     pub(super) fn panels(&self) -> &[Range<usize>] {
-        let [_, second] = &self.panels;
-        &self.panels[..if second.is_empty() { 1 } else { 2 }]
+        let empty = self.panels.iter().position(Range::is_empty);
+        &self.panels[..empty.unwrap_or(Self::PANELS)]
     }
 
     fn columns(&self) -> Range<usize> {
-        let [first, second] = &self.panels;
-        first.start..second.end
+        let [first, .., last] = &self.panels;
+        first.start..last.end
     }
 }
 
@@ -113,6 +113,7 @@ impl<'a> Packer<'a> {
         };
         if !plan.kernel.packs_ahead
             || plan.job.w.dtype != StoredDtype::Bf16
+            || unit.panels().len() > 2
             || unit.columns().len() % Blocks::LANES != 0
             || unit.k.len() % whole != 0
         {
@@ -120,7 +121,7 @@ impl<'a> Packer<'a> {
         }
         let first = plan.stored(unit.columns().start, unit.k.start);
         let (one, two) = self.out.split_at_mut(plan.panel_len());
-        let [width, second] = unit.panels.each_ref().map(Range::len);
+        let [width, second, ..] = unit.panels.each_ref().map(Range::len);
         let dwords = plan.kernel.packing.depth(unit.k.len());
         assert!(
             one.len() >= dwords * width && two.len() >= dwords * second,
@@ -270,5 +271,5 @@ impl<'a> Pace<'a> {
 
 /// Dwords of a thread's buffer for one unit.
 pub(super) fn unit_len(plan: &Plan<'_>) -> usize {
-    plan.panel_len() * Unit::PANELS
+    plan.panel_len() * plan.kernel.panels
 }

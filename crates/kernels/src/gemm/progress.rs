@@ -67,7 +67,7 @@ mod tests {
     fn unit(first_panel: usize, pass: usize) -> Unit {
         Unit {
             rows: 0..8,
-            panels: [0..48, 48..96],
+            panels: [0..48, 48..96, 96..96],
             k: 0..8,
             first_panel,
             pass,

@@ -107,6 +107,7 @@ const fn kernel(packing: Packing) -> Kernel {
         rows: ROWS,
         cols: COLS,
         lanes: COLS,
+        panels: 2,
         packing,
         direct: false,
         pack_x: if wide {

@@ -57,48 +57,52 @@ impl Cut {
     }
 }
 
-/// A part's panels in groups of two, but for those of one panel at either end.
+/// A part's panels in groups of `size`, but for those of one panel at either end.
 #[derive(Clone, Copy)]
 struct Groups {
     panels: usize,
+    size: usize,
     small_first: usize,
     small_last: usize,
 }
 
 impl Groups {
-    fn new(panels: usize, small_first: usize, small_last: usize) -> Self {
+    fn new(panels: usize, size: usize, small_first: usize, small_last: usize) -> Self {
         let small_first = small_first.min(panels);
         Self {
             panels,
+            size,
             small_first,
             small_last: small_last.min(panels - small_first),
         }
     }
 
-    fn pairs(self) -> usize {
-        (self.panels - self.small_first - self.small_last).div_ceil(Unit::PANELS)
+    fn large(self) -> usize {
+        (self.panels - self.small_first - self.small_last).div_ceil(self.size)
     }
 
     fn count(self) -> usize {
-        self.small_first + self.pairs() + self.small_last
+        self.small_first + self.large() + self.small_last
     }
 
     fn panels(self, group: usize) -> Range<usize> {
         let last = self.panels - self.small_last;
-        let Some(pair) = group.checked_sub(self.small_first) else {
+        let Some(large) = group.checked_sub(self.small_first) else {
             return group..group + 1;
         };
-        if let Some(small) = pair.checked_sub(self.pairs()) {
+        if let Some(small) = large.checked_sub(self.large()) {
             return last + small..last + small + 1;
         }
-        let first = self.small_first + pair * Unit::PANELS;
-        first..last.min(first + Unit::PANELS)
+        let first = self.small_first + large * self.size;
+        first..last.min(first + self.size)
     }
 }
 
 /// All tasks: those of each part one after the other, in each all of a pass before the next.
 pub(super) struct Tasks<'a> {
     cut: &'a Cut,
+    /// Panels of a group.
+    group: usize,
     row_chunk: usize,
     rows: usize,
     k: usize,
@@ -111,7 +115,8 @@ impl<'a> Tasks<'a> {
     pub(super) fn new(plan: &'a Plan<'_>, parts: usize) -> Self {
         let cut = &plan.cut;
         // All rows, unless the groups are too few to share out.
-        let groups = cut.parts * Groups::new(cut.panels_in_part, 1, SMALL_GROUPS).count();
+        let group = plan.kernel.panels;
+        let groups = cut.parts * Groups::new(cut.panels_in_part, group, 1, SMALL_GROUPS).count();
         let chunks = TASKS_AT_LEAST.div_ceil(groups).max(1);
         let row_chunk = plan.m.div_ceil(chunks).max(ROWS_AT_LEAST);
         // Stored rows along n lie in a page each: one block of them at a time is as many pages as the
@@ -122,6 +127,7 @@ impl<'a> Tasks<'a> {
         };
         Self {
             cut,
+            group,
             row_chunk: row_chunk.next_multiple_of(plan.kernel.rows),
             rows: plan.m,
             k: plan.k,
@@ -141,7 +147,12 @@ impl<'a> Tasks<'a> {
     fn groups(&self, pass: usize) -> Groups {
         let last = pass + 1 == self.passes();
         let small_last = if last { SMALL_GROUPS } else { 0 };
-        Groups::new(self.cut.panels_in_part, usize::from(pass == 0), small_last)
+        Groups::new(
+            self.cut.panels_in_part,
+            self.group,
+            usize::from(pass == 0),
+            small_last,
+        )
     }
 
     fn in_pass(&self, pass: usize) -> usize {
@@ -171,11 +182,14 @@ impl<'a> Tasks<'a> {
         let groups = self.groups(pass);
         let (chunk, group) = (task / groups.count(), groups.panels(task % groups.count()));
         let first_panel = part * self.cut.panels_in_part + group.start;
-        let columns = self.cut.columns(first_panel);
-        let panels = match group.len() {
-            1 => [columns.clone(), columns.end..columns.end],
-            _ => [columns, self.cut.columns(first_panel + 1)],
-        };
+        let end = self.cut.columns(first_panel + group.len() - 1).end;
+        let panels = std::array::from_fn(|index| {
+            if index < group.len() {
+                self.cut.columns(first_panel + index)
+            } else {
+                end..end
+            }
+        });
         let first = chunk * self.row_chunk;
         let rows = first..self.rows.min(first + self.row_chunk);
         let k = pass * self.depth..self.k.min((pass + 1) * self.depth);
@@ -235,10 +249,13 @@ mod tests {
 
     #[test]
     fn groups_have_every_panel_once_and_are_small_at_the_ends() {
-        for (panels, first, last) in
-            (1..40).flat_map(|panels| [(0, 0), (1, 0), (0, 5), (1, 5)].map(|(a, b)| (panels, a, b)))
+        let ends = [(0, 0), (1, 0), (0, 5), (1, 5)];
+        let sizes =
+            (1..=Unit::PANELS).flat_map(|size| ends.map(|(first, last)| (size, first, last)));
+        for (panels, (size, first, last)) in
+            (1..40).flat_map(|panels| sizes.clone().map(move |rest| (panels, rest)))
         {
-            let groups = Groups::new(panels, first, last);
+            let groups = Groups::new(panels, size, first, last);
             let all: Vec<_> = (0..groups.count())
                 .map(|group| groups.panels(group))
                 .collect();
@@ -246,10 +263,7 @@ mod tests {
             assert_eq!(flat, (0..panels).collect::<Vec<_>>());
             let small = |ends: &[Range<usize>]| ends.iter().all(|group| group.len() == 1);
             assert!(small(&all[..first]) && small(&all[all.len() - last.min(panels - first)..]));
-            assert!(
-                all.iter()
-                    .all(|group| (1..=Unit::PANELS).contains(&group.len()))
-            );
+            assert!(all.iter().all(|group| (1..=size).contains(&group.len())));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Per packed dword of depth a full tile does 12 multiply-adds with 2 panel loads and 6 broadcasts; 12 + 2 + 1 of
 //! the sixteen registers are taken.
 
+mod across;
 mod few;
 mod pack;
 
@@ -24,6 +25,7 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         rows: ROWS,
         cols: VECTORS * LANES,
         lanes: LANES,
+        panels: 3,
         packing,
         direct: matches!(packing, Packing::F32),
         pack_x: pack::x::<WIDE>,
@@ -31,7 +33,7 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         pack_nt: nt::<WIDE>(),
         pack_nn: nn::<WIDE>(),
         few: few_rows::<WIDE>(),
-        across: None,
+        across: if WIDE { None } else { Some(across()) },
         packs_ahead: false,
         tile,
     }
@@ -67,6 +69,14 @@ const fn few_rows<const WIDE: bool>() -> [FewFn; 3] {
             few::float::<Bf16Source>,
         ]
     }
+}
+
+const fn across() -> [FewFn; 3] {
+    [
+        across::float::<F32Source>,
+        across::float::<F16Source>,
+        across::float::<Bf16Source>,
+    ]
 }
 
 /// # Safety
@@ -120,11 +130,7 @@ unsafe fn tile_of<const R: usize, const V: usize, const MASKED: bool>(
             a = a.add(R);
             b = b.wrapping_add(tile.b_stride);
         }
-        for (row, sums) in sums.iter().enumerate() {
-            for (v, sum) in sums.iter().enumerate() {
-                store::<MASKED>(tile, row, v, v + 1 == V, last, *sum);
-            }
-        }
+        finish::<R, V, MASKED>(tile, &sums);
     }
 }
 
@@ -143,12 +149,47 @@ unsafe fn multiply<const R: usize, const V: usize, const MASKED: bool>(
     unsafe {
         let mut panel = [_mm256_setzero_ps(); V];
         for (v, panel) in panel.iter_mut().enumerate() {
-            *panel = load::<MASKED>(b.wrapping_add(v * LANES), v + 1 == V, last);
+            let at = b.wrapping_add(v * LANES);
+            *panel = if v + 1 == V {
+                load::<MASKED>(at, last)
+            } else {
+                load::<false>(at, last)
+            };
         }
         for (row, sums) in sums.iter_mut().enumerate() {
             let x = _mm256_broadcast_ss(&*a.add(row));
             for (sum, panel) in sums.iter_mut().zip(&panel) {
                 *sum = _mm256_fmadd_ps(x, *panel, *sum);
+            }
+        }
+    }
+}
+
+/// Adds the sums of a tile to y.
+///
+/// # Safety
+/// As [`tile_of`].
+#[inline(always)]
+unsafe fn finish<const R: usize, const V: usize, const MASKED: bool>(
+    tile: &Tile,
+    sums: &[[__m256; V]; R],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let scale = _mm256_set1_ps(tile.scale);
+        for (row, sums) in sums.iter().enumerate() {
+            for (v, sum) in sums.iter().enumerate() {
+                let y = tile.y.wrapping_add(row * tile.stride + v * LANES);
+                let mut bias = tile.bias;
+                if !bias.is_null() {
+                    bias = bias.wrapping_add(v * LANES);
+                }
+                let columns = tile.cols - v * LANES;
+                if v + 1 == V {
+                    add_to::<MASKED>(y, columns, tile.load, bias, scale, *sum);
+                } else {
+                    add_to::<false>(y, columns, tile.load, bias, scale, *sum);
+                }
             }
         }
     }
@@ -162,16 +203,16 @@ fn fetch_y<const V: usize>(tile: &Tile, line: usize) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(tile.y.wrapping_add(at).cast()) };
 }
 
-/// A vector; of the `last` one of a `MASKED` tile what `mask` says. Masked loads and stores are slow here, and a
-/// matrix that is read in place may end with its last column.
+/// The vector at `at`, of a `MASKED` one the first `columns`. Masked loads and stores are slow here; a matrix that is
+/// read in place may end with its last column.
 ///
 /// # Safety
 /// What is loaded is readable; the processor has AVX2.
 #[inline(always)]
-unsafe fn load<const MASKED: bool>(at: *const f32, last: bool, mask: __m256i) -> __m256 {
+unsafe fn load<const MASKED: bool>(at: *const f32, mask: __m256i) -> __m256 {
     // SAFETY: the caller's promise.
     unsafe {
-        if MASKED && last {
+        if MASKED {
             _mm256_maskload_ps(at, mask)
         } else {
             _mm256_loadu_ps(at)
@@ -179,32 +220,32 @@ unsafe fn load<const MASKED: bool>(at: *const f32, last: bool, mask: __m256i) ->
     }
 }
 
-/// Adds one vector of sums to y.
+/// Adds a vector of sums to y, of a `MASKED` one the first `columns`: what y held with `keep`, then the bias unless it is
+/// null, then `scale` times the sum.
 ///
 /// # Safety
-/// As [`Tile`] says; the processor has AVX2 and FMA.
+/// y and the bias have these columns; the processor has AVX2 and FMA.
 #[inline(always)]
-unsafe fn store<const MASKED: bool>(
-    tile: &Tile,
-    row: usize,
-    v: usize,
-    last: bool,
-    mask: __m256i,
+unsafe fn add_to<const MASKED: bool>(
+    y: *mut f32,
+    columns: usize,
+    keep: bool,
+    bias: *const f32,
+    scale: __m256,
     sum: __m256,
 ) {
-    // SAFETY: only lanes inside the tile are touched.
+    // SAFETY: the caller's promise.
     unsafe {
-        let y = tile.y.wrapping_add(row * tile.stride + v * LANES);
+        let mask = lane_mask(columns);
         let mut start = _mm256_setzero_ps();
-        if tile.load {
-            start = load::<MASKED>(y, last, mask);
+        if keep {
+            start = load::<MASKED>(y, mask);
         }
-        if !tile.bias.is_null() {
-            let bias = load::<MASKED>(tile.bias.wrapping_add(v * LANES), last, mask);
-            start = _mm256_add_ps(start, bias);
+        if !bias.is_null() {
+            start = _mm256_add_ps(start, load::<MASKED>(bias, mask));
         }
-        let total = _mm256_fmadd_ps(sum, _mm256_set1_ps(tile.scale), start);
-        if MASKED && last {
+        let total = _mm256_fmadd_ps(sum, scale, start);
+        if MASKED {
             _mm256_maskstore_ps(y, mask, total);
         } else {
             _mm256_storeu_ps(y, total);

@@ -5,7 +5,7 @@
 use super::pack::{Source, first32};
 use super::{LANES, add_to};
 use crate::gemm::K_BLOCK;
-use crate::gemm::few::{PAIRS_ACROSS as PAIRS, ROWS_ACROSS};
+use crate::gemm::few::{DEPTH_ACROSS as PAIRS, ROWS_ACROSS};
 use crate::gemm::kernel::Few;
 use std::arch::x86_64::*;
 use std::ops::Range;

@@ -58,6 +58,7 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         rows: ROWS,
         cols: VECTORS * LANES,
         lanes: LANES,
+        panels: 2,
         packing,
         direct: matches!(packing, Packing::F32),
         pack_x: rows::x_f32::<WIDE>,
