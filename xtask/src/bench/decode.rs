@@ -7,11 +7,12 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use clap::Args;
 use formats::weights::WeightStore;
-use lowrank::{CausalLm, Compute, GenerationConfig, LoadOptions};
+use lowrank::{CausalLm, GenerationConfig, LoadOptions};
 use model::spec::DecoderSpec;
 use serde_json::json;
 
 use super::Race;
+use super::dtype::Dtype;
 use super::ours::{since_launch, status_bytes};
 use super::race::{OWN_MEMORY, PEAK_MEMORY, Pairs, Reach, less, measure, median, more, said};
 
@@ -36,12 +37,15 @@ pub(crate) struct DecodeArgs {
     /// Worker threads.
     #[arg(long)]
     threads: Option<usize>,
+    /// What is computed in.
+    #[arg(long, default_value = "bfloat16")]
+    dtype: Dtype,
 }
 
 /// Runs it.
 pub(crate) fn run(args: &DecodeArgs) -> Result<()> {
     let options = LoadOptions {
-        compute_dtype: Compute::Bf16,
+        compute_dtype: args.dtype.compute(),
         threads: args.threads,
         ..LoadOptions::default()
     };
@@ -104,21 +108,22 @@ fn bytes_a_token(spec: &DecoderSpec, weights: &WeightStore) -> usize {
 /// Races.
 pub(crate) fn race(race: &Race) -> Result<()> {
     race.machine()?;
+    let [dtype, peer_dtype] = race.dtypes([Dtype::Bf16; 2]);
     let tokens = if race.smoke { "8" } else { "64" };
     let model = race.model()?;
     let peer = || {
         let mut command = race.peer("bench_decode.py");
-        measure(
-            command
-                .arg("--model")
-                .arg(&model)
-                .args(["--new-tokens", tokens]),
-        )
+        measure(command.arg("--model").arg(&model).args([
+            "--new-tokens",
+            tokens,
+            "--dtype",
+            peer_dtype.name(),
+        ]))
     };
     let ours = || {
         let mut command = race.side("decode");
         command.arg("--model").arg(&model);
-        command.args(["--new-tokens", tokens]);
+        command.args(["--new-tokens", tokens, "--dtype", dtype.name()]);
         // Beside every run: it changes within minutes where cores move from one die to two.
         let before = bandwidth(race)?;
         let mut run = measure(&mut command)?;
@@ -140,7 +145,11 @@ pub(crate) fn race(race: &Race) -> Result<()> {
         (PEAK_MEMORY, None),
         (OWN_MEMORY, None),
     ];
-    pairs.print(["ours, bf16", "transformers, bf16"], &metrics);
+    let names = [
+        format!("ours, {}", dtype.short()),
+        format!("transformers, {}", peer_dtype.short()),
+    ];
+    pairs.print(names.each_ref().map(String::as_str), &metrics);
     let of = |key: &str| -> Vec<f64> {
         let runs = pairs.ours.iter();
         runs.filter_map(|run| run[key].as_f64()).collect()

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use kernels::{Context, Isa, Mat, MatMut, Precision, Product, Stored, StoredDtype, gemm};
 use serde_json::json;
 
 use super::Race;
+use super::dtype::Dtype;
 use super::lines;
 use super::machine::line_passes_in;
 use super::race::{median, ratios, said, spread};
@@ -21,9 +22,9 @@ pub(crate) struct GemmArgs {
     /// Seconds for each product.
     #[arg(long, default_value_t = 0.4)]
     seconds: f64,
-    /// What is multiplied in: bfloat16, float32.
-    #[arg(long, default_value = BFLOAT16)]
-    dtype: String,
+    /// What is multiplied in.
+    #[arg(long, default_value = "bfloat16")]
+    dtype: Dtype,
 }
 
 /// Name, output and input features; `bench_gemm.py` has the same.
@@ -34,8 +35,6 @@ const SHAPES: [(&str, usize, usize); 4] = [
     ("down", 2048, 8192),
 ];
 const ROWS: &str = "1,16,64,256,512,1024";
-const BFLOAT16: &str = "bfloat16";
-const FLOAT32: &str = "float32";
 /// Larger than any cache: a layer's weights are cold when their turn comes.
 const POOL_BYTES: usize = 256 << 20;
 
@@ -103,8 +102,7 @@ pub(crate) fn best_seconds(seconds: f64, mut run: impl FnMut()) -> f64 {
 }
 
 /// Runs it.
-pub(crate) fn run(args: &GemmArgs) -> Result<()> {
-    let precision = precision(&args.dtype)?;
+pub(crate) fn run(args: &GemmArgs) {
     let (context, weights) = (
         Context::new(None, Some(Isa::detect())),
         Weights::new(POOL_BYTES),
@@ -117,7 +115,7 @@ pub(crate) fn run(args: &GemmArgs) -> Result<()> {
                     inputs,
                     m: *m,
                     product,
-                    precision,
+                    precision: args.dtype.precision(),
                 };
                 let gflops = weights.best_rate(&context, &case, args.seconds);
                 let product = format!("{product:?}");
@@ -129,31 +127,12 @@ pub(crate) fn run(args: &GemmArgs) -> Result<()> {
             }
         }
     }
-    Ok(())
-}
-
-fn precision(dtype: &str) -> Result<Precision> {
-    match dtype {
-        BFLOAT16 => Ok(Precision::Bf16),
-        FLOAT32 => Ok(Precision::F32),
-        _ => bail!("--dtype {dtype}: {BFLOAT16} or {FLOAT32}"),
-    }
 }
 
 /// Races.
 pub(crate) fn race(race: &Race) -> Result<()> {
-    let dtype = race.dtype.as_deref().unwrap_or(BFLOAT16);
-    let peer_dtype = race.peer_dtype.as_deref().unwrap_or(BFLOAT16);
-    let short = |dtype: &str| {
-        Ok::<_, anyhow::Error>(match precision(dtype)? {
-            Precision::Bf16 => "bf16",
-            Precision::F32 => "f32",
-        })
-    };
-    let (short_dtype, short_peer_dtype) = (short(dtype)?, short(peer_dtype)?);
-    let peak = race.machine()?[format!("peak_{short_dtype}_gflops")]
-        .as_f64()
-        .context("no peak")?;
+    let [dtype, peer_dtype] = race.dtypes([Dtype::Bf16; 2]);
+    let peak = dtype.peak(&race.machine()?).context("no peak")?;
     let (rows, seconds) = if race.smoke {
         ("1,16", "0.01")
     } else {
@@ -163,17 +142,19 @@ pub(crate) fn race(race: &Race) -> Result<()> {
     let peer = || {
         let mut command = race.peer("bench_gemm.py");
         command.args(["--json", "--shapes", "qkv,dense,up,down"]);
-        command.args(options).args(["--dtype", short_peer_dtype]);
+        command.args(options).args(["--dtype", peer_dtype.short()]);
         command
     };
     let ours = || {
         let mut command = race.side("gemm");
-        command.args(options).args(["--dtype", dtype]);
+        command.args(options).args(["--dtype", dtype.name()]);
         command
     };
     let lines = lines::run(race.runs, peer, ours, &["product", "shape", "m"])?;
     println!(
-        "\nNt: `y = x·Wᵀ`, Nn: `dx = dy·W`; GFLOP/s; ours in {short_dtype} with weights stored in bf16, torch's all in {short_peer_dtype}\n"
+        "\nNt: `y = x·Wᵀ`, Nn: `dx = dy·W`; GFLOP/s; ours in {} with weights stored in bf16, torch's all in {}\n",
+        dtype.short(),
+        peer_dtype.short()
     );
     println!(
         "| product, shape, M | ours: median (min–max) | torch | ratio, pair by pair | of peak | reach |"

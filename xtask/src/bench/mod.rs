@@ -2,6 +2,7 @@
 
 mod ceiling;
 mod decode;
+mod dtype;
 mod gemm;
 mod isa;
 mod kernels;
@@ -23,6 +24,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
+use self::dtype::Dtype;
 use self::rows::{Kind, ROWS, Row};
 use crate::python::interpreter;
 use crate::run::{program, root, run};
@@ -58,12 +60,12 @@ pub(crate) struct BenchArgs {
     /// Tokens before every row's prompt, the same for all, in the rows that train.
     #[arg(long, default_value_t = 0)]
     system_prompt: usize,
-    /// What ours computes in, in the rows that train and in `gemm`, instead of the row's own: bfloat16, float32.
+    /// What ours computes in instead of the row's own, in the rows that train, in `gemm` and in `decode`.
     #[arg(long)]
-    dtype: Option<String>,
+    dtype: Option<Dtype>,
     /// The same of the peer.
     #[arg(long)]
-    peer_dtype: Option<String>,
+    peer_dtype: Option<Dtype>,
     /// Pairs of runs.
     #[arg(long, default_value_t = 3)]
     runs: usize,
@@ -104,7 +106,7 @@ pub(crate) fn side(side: &Side) -> Result<()> {
         Side::Decode(args) => decode::run(args)?,
         Side::Merge(args) => merge::run(args)?,
         Side::Tokenize(args) => tokenize::run(args)?,
-        Side::Gemm(args) => gemm::run(args)?,
+        Side::Gemm(args) => gemm::run(args),
         Side::Kernels(args) => kernels::run(args),
         Side::Isa(args) => isa::run(args),
     }
@@ -122,8 +124,8 @@ pub(crate) struct Race {
     tokenizer: Option<PathBuf>,
     opening: usize,
     system_prompt: usize,
-    dtype: Option<String>,
-    peer_dtype: Option<String>,
+    dtype: Option<Dtype>,
+    peer_dtype: Option<Dtype>,
     runs: usize,
     updates: usize,
     scratch: PathBuf,
@@ -167,8 +169,8 @@ impl Race {
             tokenizer: args.tokenizer.clone(),
             opening: args.opening,
             system_prompt: args.system_prompt,
-            dtype: args.dtype.clone(),
-            peer_dtype: args.peer_dtype.clone(),
+            dtype: args.dtype,
+            peer_dtype: args.peer_dtype,
             runs: if args.smoke { 1 } else { args.runs.max(1) },
             updates: if args.smoke { 1 } else { args.updates.max(1) },
             scratch: scratch.canonicalize()?,
@@ -190,6 +192,14 @@ impl Race {
             Kind::Isa => isa::race(self)?,
         }
         Ok(None)
+    }
+
+    /// What both sides compute in, ours first, where the row itself says `own` of each.
+    fn dtypes(&self, own: [Dtype; 2]) -> [Dtype; 2] {
+        [
+            self.dtype.unwrap_or(own[0]),
+            self.peer_dtype.unwrap_or(own[1]),
+        ]
     }
 
     /// A script of the peer's.

@@ -9,7 +9,6 @@ use anyhow::{Context, Result};
 use clap::Args;
 use durable::Disk;
 use engine::cpu::Cpu;
-use engine::shapes::ComputeDtype;
 use formats::hf_config::HfConfig;
 use formats::weights::WeightStore;
 use model::{Decoder, families};
@@ -19,6 +18,8 @@ use train::{
     AdapterFiles, DecoderLearner, Event, Examples, Observer, Plan, Row, StopFlag, TrainError,
     Trainer, TrainingArguments,
 };
+
+use super::dtype::Dtype;
 
 /// Times our training loop and prints one line of JSON.
 #[derive(Args)]
@@ -38,9 +39,9 @@ pub(crate) struct OursArgs {
     /// Updates before those.
     #[arg(long, default_value_t = 1)]
     warmup: usize,
-    /// bfloat16 or float32.
+    /// What is computed in.
     #[arg(long, default_value = "bfloat16")]
-    dtype: String,
+    dtype: Dtype,
     /// Worker threads.
     #[arg(long)]
     threads: Option<usize>,
@@ -55,18 +56,13 @@ pub(crate) const ROWS_PER_UPDATE: usize = 8;
 /// Runs it.
 pub(crate) fn run(args: &OursArgs) -> Result<()> {
     let lengths: Vec<[usize; 2]> = serde_json::from_slice(&std::fs::read(&args.lengths)?)?;
-    let compute = if args.dtype == "float32" {
-        ComputeDtype::F32
-    } else {
-        ComputeDtype::Bf16
-    };
     let config = HfConfig::open(&args.model)?;
     let (spec, tree) = (
         families::decoder_spec(&config)?,
         families::module_tree(&config)?,
     );
     let weights = WeightStore::open(&args.model)?;
-    let backend = Arc::new(Cpu::new(args.threads, compute, None));
+    let backend = Arc::new(Cpu::new(args.threads, args.dtype.compute_dtype(), None));
     let mut decoder = Decoder::load(Arc::clone(&backend), spec, &weights)?;
     let plan = peft::get_peft_model(&mut decoder, &tree, &LoraConfig::default(), 42)?;
     let place = tempfile::tempdir()?;

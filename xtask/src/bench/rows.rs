@@ -1,5 +1,6 @@
 //! The rows of the table: what is raced against what, and what is to be reached.
 
+use super::dtype::Dtype;
 use super::race::Reach::{self, AtMost, Ratio};
 
 /// One row.
@@ -32,8 +33,8 @@ pub(crate) enum Kind {
 /// How a training row differs from the mission's.
 #[derive(Debug)]
 pub(crate) struct Training {
-    pub(crate) dtype: &'static str,
-    pub(crate) peer_dtype: &'static str,
+    /// Of ours and of the peer.
+    pub(crate) dtypes: [Dtype; 2],
     /// The peer under `torch.compile(dynamic=True)`.
     pub(crate) compiled: bool,
     pub(crate) base: Base,
@@ -69,9 +70,9 @@ const fn speed(least: f64) -> Reaches {
     }
 }
 
-const MISSION: Training = Training {
-    dtype: "bfloat16",
-    peer_dtype: "bfloat16",
+/// The mission's own.
+pub(crate) const MISSION: Training = Training {
+    dtypes: [Dtype::Bf16; 2],
     compiled: false,
     base: Base::Bloom,
     fixed: None,
@@ -108,7 +109,7 @@ pub(crate) const ROWS: [Row; 16] = [
         "mission-peer-f32",
         "the mission's run, bf16 against PEFT f32, the tutorial's own way",
         Kind::Train(Training {
-            peer_dtype: "float32",
+            dtypes: [Dtype::Bf16, Dtype::F32],
             reach: speed(4.5),
             ..MISSION
         }),
@@ -117,8 +118,7 @@ pub(crate) const ROWS: [Row; 16] = [
         "mission-f32",
         "the mission's run, f32 against PEFT f32",
         Kind::Train(Training {
-            dtype: "float32",
-            peer_dtype: "float32",
+            dtypes: [Dtype::F32; 2],
             reach: speed(1.8),
             ..MISSION
         }),

@@ -8,12 +8,13 @@ use serde_json::Value;
 
 use super::Race;
 use super::ceiling;
+use super::dtype::Dtype;
 use super::lengths::{self, Lengths};
 use super::race::Metric;
 use super::race::{
     OWN_MEMORY, PEAK_MEMORY, Pairs, Reach, less, measure, median, more, said, spread,
 };
-use super::rows::{Base, Training};
+use super::rows::{Base, MISSION, Training};
 
 /// Updates before those that are timed.
 const WARMUP: usize = 1;
@@ -31,13 +32,13 @@ struct Run {
 }
 
 impl Run {
-    fn tell(&self, mut command: Command, dtype: &str) -> Command {
+    fn tell(&self, mut command: Command, dtype: Dtype) -> Command {
         let [opening, updates, warmup] =
             [self.opening, self.updates, WARMUP].map(|number| number.to_string());
         command.arg("--model").arg(&self.model);
         command.arg("--lengths").arg(&self.lengths);
         command.args(["--opening", &opening, "--updates", &updates]);
-        command.args(["--warmup", &warmup, "--dtype", dtype]);
+        command.args(["--warmup", &warmup, "--dtype", dtype.name()]);
         command
     }
 }
@@ -53,8 +54,7 @@ pub(crate) fn race(race: &Race, row: &Training, mission: Option<f64>) -> Result<
         return Ok(None);
     };
     let machine = race.machine()?;
-    let dtype = race.dtype.as_deref().unwrap_or(row.dtype);
-    let peer_dtype = race.peer_dtype.as_deref().unwrap_or(row.peer_dtype);
+    let [dtype, peer_dtype] = race.dtypes(row.dtypes);
     let plain = lengths_of(race, row, &model)?;
     let system_prompt = if row.system_prompt > 0 {
         row.system_prompt
@@ -99,8 +99,8 @@ pub(crate) fn race(race: &Race, row: &Training, mission: Option<f64>) -> Result<
     Ok(Some(median(&pairs.ratios(&RATE))))
 }
 
-fn print(pairs: &Pairs, row: &Training, dtypes: [&str; 2]) {
-    let [ours, peer] = dtypes;
+fn print(pairs: &Pairs, row: &Training, dtypes: [Dtype; 2]) {
+    let [ours, peer] = dtypes.map(Dtype::name);
     let compiled = if row.compiled { ", compiled" } else { "" };
     let names = [format!("ours, {ours}"), format!("PEFT, {peer}{compiled}")];
     let reach = row.reach;
@@ -126,12 +126,12 @@ fn say_rows(lengths: &Lengths, opening: usize, pairs: &Pairs) {
 
 /// The rate that frozen products alone would allow, and how near ours is to it. In f32 loops were not timed for a second
 /// on end: it is their peak.
-fn say_ceiling(pairs: &Pairs, gflop_per_token: f64, machine: &Value, dtype: &str) {
-    let key = match dtype {
-        "float32" => "peak_f32_gflops",
-        _ => "sustained_gflops",
+fn say_ceiling(pairs: &Pairs, gflop_per_token: f64, machine: &Value, dtype: Dtype) {
+    let rate = match dtype {
+        Dtype::F32 => dtype.peak(machine),
+        Dtype::Bf16 => machine["sustained_gflops"].as_f64(),
     };
-    let rate = machine[key].as_f64().unwrap_or(f64::NAN);
+    let rate = rate.unwrap_or(f64::NAN);
     let most = rate / gflop_per_token;
     let [ours, peer] = [&pairs.ours, &pairs.peer].map(|side| median(&pairs.values(&RATE, side)));
     println!(
@@ -165,7 +165,7 @@ fn say_saving(pairs: &Pairs, bare: Vec<Value>, saved: f64, mission: Option<f64>)
 pub(crate) fn threads(race: &Race) -> Result<()> {
     race.machine()?;
     let run = mission(race, race.updates)?;
-    let dtype = race.dtype.as_deref().unwrap_or("bfloat16");
+    let [dtype, _] = race.dtypes(MISSION.dtypes);
     let with = |threads: &str| {
         let mut command = run.tell(race.ours(), dtype);
         measure(command.args(["--threads", threads]))
@@ -193,7 +193,7 @@ pub(crate) fn threads(race: &Race) -> Result<()> {
 /// Ours with five times the updates against ours with once; rows of one length, so that all updates are of one size.
 pub(crate) fn flat(race: &Race) -> Result<()> {
     race.machine()?;
-    let dtype = race.dtype.as_deref().unwrap_or("bfloat16");
+    let [dtype, _] = race.dtypes(MISSION.dtypes);
     let rows = lengths::fixed(FLAT_TOKENS);
     let lengths = lengths::write(&rows, race.scratch.join("lengths.json"))?;
     let model = race.model()?;
