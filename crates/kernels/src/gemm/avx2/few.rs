@@ -32,6 +32,10 @@ struct Block {
 /// As [`Few`] says; the processor has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn float<S: Source>(few: &Few) {
+    if few.rows == 1 {
+        // SAFETY: the caller's promise.
+        return unsafe { one_row::<S>(few) };
+    }
     let mut block = Block {
         weights: [[0.0; CHUNK]; DECODED],
         sums: [[[_mm256_setzero_ps(); DECODED]; HALVES]; FEW_ROWS],
@@ -55,6 +59,54 @@ pub(super) unsafe fn float<S: Source>(few: &Few) {
                     // SAFETY: the caller's promise.
                     unsafe { finish(few, first == 0, row, column + c, four_sums(sums)) };
                 }
+            }
+        }
+    }
+}
+
+/// One row: weights meet it as they are decoded, so that memory is read all the time.
+///
+/// # Safety
+/// As [`float`], for one row.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn one_row<S: Source>(few: &Few) {
+    for column in (0..few.n).step_by(COLUMNS) {
+        for first in (0..few.k).step_by(K_BLOCK) {
+            let run = K_BLOCK.min(few.k - first);
+            let mut rows = [few.bytes; COLUMNS];
+            for (c, row) in rows.iter_mut().enumerate() {
+                // Columns past the last are the last again.
+                let column = few.n.min(column + c + 1) - 1;
+                *row = row.wrapping_add(column * few.row_bytes + first * S::SIZE);
+            }
+            let mut sums = [[_mm256_setzero_ps(); COLUMNS]; HALVES];
+            // SAFETY: the run is inside the rows and x.
+            unsafe {
+                let x = few.x.add(first).cast::<f32>();
+                let whole = run - run % scalar::LANES;
+                for k in (0..whole).step_by(scalar::LANES) {
+                    for row in rows {
+                        let ahead = row.wrapping_add(k * S::SIZE + COLUMNS * few.row_bytes);
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                    }
+                    for (half, sums) in sums.iter_mut().enumerate() {
+                        let k = k + half * LANES;
+                        let x = _mm256_loadu_ps(x.add(k));
+                        for (sum, row) in sums.iter_mut().zip(rows) {
+                            let w = S::values(row.add(k * S::SIZE));
+                            *sum = _mm256_fmadd_ps(x, w, *sum);
+                        }
+                    }
+                }
+                for (k, sums) in (whole..run).step_by(LANES).zip(&mut sums) {
+                    let x = _mm256_maskload_ps(x.add(k), lane_mask(run - k));
+                    for (sum, row) in sums.iter_mut().zip(rows) {
+                        let w = S::some(row.add(k * S::SIZE), run - k);
+                        *sum = _mm256_fmadd_ps(x, w, *sum);
+                    }
+                }
+                finish(few, first == 0, 0, column, four_sums(sums));
             }
         }
     }
