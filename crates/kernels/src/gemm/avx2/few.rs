@@ -1,10 +1,10 @@
 //! Few rows: some stored rows are decoded once for all rows of x; vectors run along k, for four columns of y and up
-//! to three rows at a time.
+//! to three rows at a time. bf16 is emulated in f32 (`WIDE`).
 
 use super::LANES;
-use super::pack::{Source, lane_mask};
+use super::pack::{Source, depth, lane_mask, round_to_bf16};
 use crate::gemm::kernel::Few;
-use crate::gemm::scalar::{self, Decode};
+use crate::gemm::scalar;
 use crate::gemm::{FEW_ROWS, K_BLOCK};
 use std::arch::x86_64::*;
 
@@ -21,8 +21,14 @@ const HALVES: usize = scalar::LANES / LANES;
 /// Sums of a tile.
 type Sums<const R: usize> = [[__m256; COLUMNS]; R];
 
+/// Vectors of a half of the lanes: where bf16 is emulated a lane takes two k on end, the odd one first.
+const fn vectors(wide: bool) -> usize {
+    if wide { 2 } else { 1 }
+}
+
 /// A chunk of some stored rows, and what the chunks before it sum up to.
 struct Block {
+    /// Where bf16 is emulated, of sixteen k the eight odd ones are in front, in the order of [`deinterleaved`].
     weights: [[f32; CHUNK]; DECODED],
     /// `[row][half][column]`
     sums: [[[__m256; DECODED]; HALVES]; FEW_ROWS],
@@ -31,8 +37,8 @@ struct Block {
 /// # Safety
 /// As [`Few`] says; the processor has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn float<S: Source>(few: &Few) {
-    if few.rows == 1 {
+pub(super) unsafe fn few<const WIDE: bool, S: Source>(few: &Few) {
+    if few.rows == 1 && !WIDE {
         // SAFETY: the caller's promise.
         return unsafe { one_row::<S>(few) };
     }
@@ -49,13 +55,14 @@ pub(super) unsafe fn float<S: Source>(few: &Few) {
                 // SAFETY: the caller's promise.
                 unsafe {
                     let from = few.bytes.add(column * few.row_bytes + k * S::SIZE);
-                    decode::<S>(from, few.row_bytes, run, &mut block.weights[..columns]);
-                    multiply(few, &mut block, (k, run), columns, k == first);
+                    decode::<WIDE, S>(from, few.row_bytes, run, &mut block.weights[..columns]);
+                    let run = depth::<WIDE>(run);
+                    multiply::<WIDE>(few, &mut block, (k, run), columns, k == first);
                 }
             }
             for row in 0..few.rows {
                 for c in (0..columns).step_by(COLUMNS) {
-                    let sums = block.sums[row].map(|half| half[c..c + COLUMNS].try_into().unwrap());
+                    let sums = sums_of::<WIDE>(&block.sums[row], c);
                     // SAFETY: the caller's promise.
                     unsafe { finish(few, first == 0, row, column + c, four_sums(sums)) };
                 }
@@ -64,10 +71,40 @@ pub(super) unsafe fn float<S: Source>(few: &Few) {
     }
 }
 
+/// The halves of four columns' sums, lanes in order.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn sums_of<const WIDE: bool>(
+    row: &[[__m256; DECODED]; HALVES],
+    first: usize,
+) -> [[__m256; COLUMNS]; HALVES] {
+    let mut sums = [[_mm256_setzero_ps(); COLUMNS]; HALVES];
+    for (sums, row) in sums.iter_mut().zip(row) {
+        sums.copy_from_slice(&row[first..first + COLUMNS]);
+        for sum in sums.iter_mut().filter(|_| WIDE) {
+            // As `deinterleaved` left them: lanes 0 1 4 5 2 3 6 7.
+            let pairs = _mm256_castps_pd(*sum);
+            *sum = _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(pairs));
+        }
+    }
+    sums
+}
+
+/// Elements `index` of the pairs of sixteen: those of pairs 0 1 4 5 2 3 6 7.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn deinterleaved(first: __m256, second: __m256, index: usize) -> __m256 {
+    if index == 0 {
+        _mm256_shuffle_ps::<0b10_00_10_00>(first, second)
+    } else {
+        _mm256_shuffle_ps::<0b11_01_11_01>(first, second)
+    }
+}
+
 /// One row: weights meet it as they are decoded, so that memory is read all the time.
 ///
 /// # Safety
-/// As [`float`], for one row.
+/// As [`few`], for one row.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn one_row<S: Source>(few: &Few) {
@@ -112,30 +149,42 @@ unsafe fn one_row<S: Source>(few: &Few) {
     }
 }
 
-/// Decodes `run` elements of rows, and asks for the lines of the rows that come after these.
+/// Decodes `run` elements of rows, with zeros behind them, and asks for the lines of the rows that come after these.
 ///
 /// # Safety
 /// They are readable; the processor has AVX2 and F16C.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn decode<S: Source>(
+unsafe fn decode<const WIDE: bool, S: Source>(
     from: *const u8,
     row_bytes: usize,
     run: usize,
     rows: &mut [[f32; CHUNK]],
 ) {
     for (row, out) in rows.iter_mut().enumerate() {
-        for k in (0..run).step_by(LANES) {
+        for k in (0..run).step_by(vectors(WIDE) * LANES) {
+            let at = from.wrapping_add(row * row_bytes + k * S::SIZE);
             // SAFETY: inside the matrix, and inside a chunk; a prefetch may ask for any address.
             unsafe {
-                let at = from.add(row * row_bytes + k * S::SIZE);
                 _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(DECODED * row_bytes).cast());
-                let values = if k + LANES <= run {
-                    S::values(at)
+                let mut values = [_mm256_setzero_ps(); vectors(true)];
+                for (v, values) in values[..vectors(WIDE)].iter_mut().enumerate() {
+                    let at = at.wrapping_add(v * LANES * S::SIZE);
+                    *values = if k + (v + 1) * LANES <= run {
+                        S::values(at)
+                    } else {
+                        S::some(at, run.saturating_sub(k + v * LANES))
+                    };
+                }
+                let [first, second] = values;
+                let out = out.as_mut_ptr().add(k);
+                if WIDE {
+                    let (first, second) = (round_to_bf16(first), round_to_bf16(second));
+                    _mm256_storeu_ps(out, deinterleaved(first, second, 1));
+                    _mm256_storeu_ps(out.add(LANES), deinterleaved(first, second, 0));
                 } else {
-                    S::some(at, run - k)
-                };
-                _mm256_storeu_ps(out.as_mut_ptr().add(k), values);
+                    _mm256_storeu_ps(out, first);
+                }
             }
         }
     }
@@ -147,7 +196,7 @@ unsafe fn decode<S: Source>(
 /// As [`Few`] says; the processor has AVX2 and FMA.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn multiply(
+unsafe fn multiply<const WIDE: bool>(
     few: &Few,
     block: &mut Block,
     (k, run): (usize, usize),
@@ -166,9 +215,9 @@ unsafe fn multiply(
                 // SAFETY: the caller's promise.
                 unsafe {
                     match rows {
-                        1 => tile_of::<1>(x, few.x_stride, run, block, at, begin),
-                        2 => tile_of::<2>(x, few.x_stride, run, block, at, begin),
-                        _ => tile_of::<3>(x, few.x_stride, run, block, at, begin),
+                        1 => tile_of::<WIDE, 1>(x, few.x_stride, run, block, at, begin),
+                        2 => tile_of::<WIDE, 2>(x, few.x_stride, run, block, at, begin),
+                        _ => tile_of::<WIDE, 3>(x, few.x_stride, run, block, at, begin),
                     }
                 }
             }
@@ -177,13 +226,13 @@ unsafe fn multiply(
     }
 }
 
-/// One half of the sums of `R` rows and four columns: of every sixteen k the first or the last eight.
+/// One half of the sums of `R` rows and four columns: of every sixteen k (or pairs of k) the first or the last eight.
 ///
 /// # Safety
-/// `R` rows of x hold `run` values, `stride` apart; the processor has AVX2 and FMA.
+/// `R` rows of x hold `run` dwords, `stride` apart; the processor has AVX2 and FMA.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile_of<const R: usize>(
+unsafe fn tile_of<const WIDE: bool, const R: usize>(
     x: *const f32,
     stride: usize,
     run: usize,
@@ -198,18 +247,36 @@ unsafe fn tile_of<const R: usize>(
         }
     }
     let weights = &block.weights[c..c + COLUMNS];
-    let mut k = half * LANES;
-    // SAFETY: the caller's promise; the mask keeps to the run.
+    let mut k = half * vectors(WIDE) * LANES;
+    // SAFETY: the caller's promise; the masks keep to the run.
     unsafe {
-        while k + LANES <= run {
-            let x = |row: usize| _mm256_loadu_ps(x.add(row * stride + k));
-            add_products(&mut sums, x, weights, k);
-            k += scalar::LANES;
+        while k + vectors(WIDE) * LANES <= run {
+            for v in 0..vectors(WIDE) {
+                let x = |row: usize| {
+                    let at = x.add(row * stride + k);
+                    if !WIDE {
+                        return _mm256_loadu_ps(at);
+                    }
+                    deinterleaved(_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(LANES)), v)
+                };
+                add_products(&mut sums, x, weights, k + v * LANES);
+            }
+            k += vectors(WIDE) * scalar::LANES;
         }
         if k < run {
-            let mask = lane_mask(run - k);
-            let x = |row: usize| _mm256_maskload_ps(x.add(row * stride + k), mask);
-            add_products(&mut sums, x, weights, k);
+            let masks = [run - k, run.saturating_sub(k + LANES)].map(lane_mask);
+            for v in 0..vectors(WIDE) {
+                let x = |row: usize| {
+                    let at = x.add(row * stride + k);
+                    let first = _mm256_maskload_ps(at, masks[0]);
+                    if !WIDE {
+                        return first;
+                    }
+                    let second = _mm256_maskload_ps(at.wrapping_add(LANES), masks[1]);
+                    deinterleaved(first, second, v)
+                };
+                add_products(&mut sums, x, weights, k + v * LANES);
+            }
         }
     }
     for (r, sums) in sums.iter().enumerate() {
@@ -284,14 +351,4 @@ unsafe fn finish(few: &Few, first: bool, row: usize, column: usize, sums: __m128
         let total = _mm_fmadd_ps(sums, _mm_set1_ps(few.scale), start);
         _mm_maskstore_ps(y, mask, total);
     }
-}
-
-/// [`scalar::few`] with wide vectors: bf16 is emulated.
-///
-/// # Safety
-/// As [`Few`] says; the processor has AVX2.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn wide<D: Decode>(few: &Few) {
-    // SAFETY: the caller's promise.
-    unsafe { scalar::few::<true, D>(few) }
 }

@@ -9,7 +9,7 @@ mod pack;
 
 use super::ahead::{Ahead, STEP};
 use super::kernel::{FewFn, Kernel, PackWFn, Packing, Tile, TileFn};
-use super::scalar::{self, Bf16Bits, F16Bits, F32Bits};
+use super::scalar;
 use pack::{Bf16Source, F16Source, F32Source, lane_mask};
 use std::arch::x86_64::*;
 
@@ -55,20 +55,12 @@ const fn nn<const WIDE: bool>() -> [PackWFn; 3] {
     ]
 }
 
-const fn few_rows<const WIDE: bool>() -> [FewFn; 3] {
-    if WIDE {
-        [
-            few::wide::<F32Bits>,
-            few::wide::<F16Bits>,
-            few::wide::<Bf16Bits>,
-        ]
-    } else {
-        [
-            few::float::<F32Source>,
-            few::float::<F16Source>,
-            few::float::<Bf16Source>,
-        ]
-    }
+pub(super) const fn few_rows<const WIDE: bool>() -> [FewFn; 3] {
+    [
+        few::few::<WIDE, F32Source>,
+        few::few::<WIDE, F16Source>,
+        few::few::<WIDE, Bf16Source>,
+    ]
 }
 
 const fn across() -> [FewFn; 3] {

@@ -81,7 +81,7 @@ pub(super) fn lane_mask(count: usize) -> __m256i {
 /// # Safety
 /// The processor has AVX2.
 #[inline(always)]
-unsafe fn round_to_bf16(values: __m256) -> __m256 {
+pub(super) unsafe fn round_to_bf16(values: __m256) -> __m256 {
     // SAFETY: the caller's promise.
     unsafe {
         let bits = _mm256_castps_si256(values);
@@ -115,7 +115,7 @@ unsafe fn along_k<const WIDE: bool>(values: __m256) -> __m256 {
 }
 
 /// Packed values of a run of `k`.
-fn depth<const WIDE: bool>(k: usize) -> usize {
+pub(super) fn depth<const WIDE: bool>(k: usize) -> usize {
     k.next_multiple_of(if WIDE { 2 } else { 1 })
 }
 

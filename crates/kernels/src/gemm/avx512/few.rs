@@ -164,13 +164,3 @@ few!(
     |at, left| along_k::<false>(S::values(at, first16(left))),
     |sum, x, panel| _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(panel), sum)
 );
-
-/// [`crate::gemm::scalar::few`] with wide vectors: bf16 is emulated.
-///
-/// # Safety
-/// As [`Few`] says; the processor has AVX-512.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
-pub(super) unsafe fn wide<D: crate::gemm::scalar::Decode>(few: &Few) {
-    // SAFETY: the caller's promise.
-    unsafe { crate::gemm::scalar::few::<true, D>(few) }
-}

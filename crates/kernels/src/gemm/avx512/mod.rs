@@ -12,7 +12,7 @@ mod rows;
 
 use super::ahead::{Ahead, STEP};
 use super::kernel::{FewFn, Kernel, PackWFn, Packing, Tile, TileFn};
-use super::scalar;
+use super::{avx2, scalar};
 use pack::{Bf16Source, F16Source, F32Source};
 use std::arch::x86_64::*;
 
@@ -72,13 +72,10 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
     }
 }
 
+/// Emulated bf16 has no kernel of its own: it is for processors that compute in f32 unless told otherwise.
 const fn few_f32<const WIDE: bool>() -> [FewFn; 3] {
     if WIDE {
-        [
-            few::wide::<scalar::F32Bits>,
-            few::wide::<scalar::F16Bits>,
-            few::wide::<scalar::Bf16Bits>,
-        ]
+        avx2::few_rows::<true>()
     } else {
         [
             few::float::<F32Source>,
