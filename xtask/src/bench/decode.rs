@@ -45,7 +45,7 @@ pub(crate) struct DecodeArgs {
 /// Runs it.
 pub(crate) fn run(args: &DecodeArgs) -> Result<()> {
     let options = LoadOptions {
-        compute_dtype: args.dtype.compute(),
+        compute_dtype: args.dtype.for_api(),
         threads: args.threads,
         ..LoadOptions::default()
     };

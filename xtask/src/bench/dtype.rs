@@ -16,7 +16,7 @@ pub(crate) enum Dtype {
 }
 
 impl Dtype {
-    /// For the sides' `--dtype`.
+    /// As the sides' `--dtype` has it, but for `bench_gemm.py`'s.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bf16 => "bfloat16",
@@ -24,6 +24,7 @@ impl Dtype {
         }
     }
 
+    /// As tables, the machine's keys and `bench_gemm.py`'s `--dtype` have it.
     pub(crate) fn short(self) -> &'static str {
         match self {
             Self::Bf16 => "bf16",
@@ -38,14 +39,14 @@ impl Dtype {
         }
     }
 
-    pub(crate) fn compute_dtype(self) -> ComputeDtype {
+    pub(crate) fn for_engine(self) -> ComputeDtype {
         match self {
             Self::Bf16 => ComputeDtype::Bf16,
             Self::F32 => ComputeDtype::F32,
         }
     }
 
-    pub(crate) fn compute(self) -> Compute {
+    pub(crate) fn for_api(self) -> Compute {
         match self {
             Self::Bf16 => Compute::Bf16,
             Self::F32 => Compute::F32,

@@ -62,7 +62,7 @@ pub(crate) fn run(args: &OursArgs) -> Result<()> {
         families::module_tree(&config)?,
     );
     let weights = WeightStore::open(&args.model)?;
-    let backend = Arc::new(Cpu::new(args.threads, args.dtype.compute_dtype(), None));
+    let backend = Arc::new(Cpu::new(args.threads, args.dtype.for_engine(), None));
     let mut decoder = Decoder::load(Arc::clone(&backend), spec, &weights)?;
     let plan = peft::get_peft_model(&mut decoder, &tree, &LoraConfig::default(), 42)?;
     let place = tempfile::tempdir()?;

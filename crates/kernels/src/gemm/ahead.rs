@@ -97,7 +97,7 @@ pub(crate) struct Panel {
 pub(crate) struct Blocks {
     pub(crate) product: Product,
     pub(crate) row_bytes: usize,
-    pub(crate) panels: [Panel; 2],
+    pub(crate) panels: [Panel; Self::PANELS],
     walk: Walk,
     blocks: usize,
     pack: Block,
@@ -144,6 +144,8 @@ impl Block {
 impl Blocks {
     pub(crate) const LANES: usize = 16;
     pub(crate) const DEPTH: usize = 4;
+    /// Of a unit that is packed so, at most.
+    pub(crate) const PANELS: usize = 2;
     /// Bytes of a row in a block along k.
     const ALONG: usize = Self::DEPTH * 4;
 
@@ -152,7 +154,7 @@ impl Blocks {
         product: Product,
         (at, row_bytes): (*const u8, usize),
         k: usize,
-        panels: [Panel; 2],
+        panels: [Panel; Self::PANELS],
         calls: usize,
     ) -> Self {
         let (step, run, runs) = match product {

@@ -10,14 +10,14 @@ use crate::Context;
 const TASK_BYTES: usize = 128 << 10;
 /// Up to so many rows, stored rows along n are not packed where a kernel can do without.
 pub(crate) const ROWS_ACROSS: usize = 16;
-/// Packed dwords of depth that such a kernel takes at a time, and in whose runs x is packed for it.
+/// Packed dwords of depth in a run of x: such a kernel takes as many at a time, or a part of them.
 pub(crate) const DEPTH_ACROSS: usize = 8;
 /// Columns of a task over stored rows along n, at least and at most. Memory gives long pieces of a row
 /// faster.
 const COLUMNS_ACROSS: [usize; 2] = [256, 2048];
 
-/// Dwords between packed rows along k: seventeen lines, so that rows whose length is a power of two do not share one set of
-/// the first cache, nor do the next lines of one row those of another.
+/// Dwords between packed rows along k: seventeen lines, so that rows whose length is a power of two do not share one
+/// set of the first cache, nor do the next lines of one row those of another.
 const ROW_SKEW: usize = 272;
 
 /// Runs a plan if it is for this module.

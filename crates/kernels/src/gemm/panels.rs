@@ -113,7 +113,7 @@ impl<'a> Packer<'a> {
         };
         if !plan.kernel.packs_ahead
             || plan.job.w.dtype != StoredDtype::Bf16
-            || unit.panels().len() > 2
+            || unit.panels().len() > Blocks::PANELS
             || unit.columns().len() % Blocks::LANES != 0
             || unit.k.len() % whole != 0
         {

@@ -129,7 +129,7 @@ const fn kernel(packing: Packing) -> Kernel {
     }
 }
 
-pub(crate) const fn nt<const WIDE: bool>() -> [super::kernel::PackWFn; 3] {
+const fn nt<const WIDE: bool>() -> [super::kernel::PackWFn; 3] {
     [
         pack_w::<WIDE, true, F32Bits>,
         pack_w::<WIDE, true, F16Bits>,
@@ -145,7 +145,7 @@ const fn few_rows<const WIDE: bool>() -> [FewFn; 3] {
     ]
 }
 
-pub(crate) const fn nn<const WIDE: bool>() -> [super::kernel::PackWFn; 3] {
+const fn nn<const WIDE: bool>() -> [super::kernel::PackWFn; 3] {
     [
         pack_w::<WIDE, false, F32Bits>,
         pack_w::<WIDE, false, F16Bits>,
@@ -154,7 +154,7 @@ pub(crate) const fn nn<const WIDE: bool>() -> [super::kernel::PackWFn; 3] {
 }
 
 /// An element's bytes, and what they say.
-pub(crate) trait Decode {
+trait Decode {
     /// As in [`StoredDtype::size`].
     const SIZE: usize;
     /// The value at `bytes`, of any alignment.
@@ -164,9 +164,9 @@ pub(crate) trait Decode {
     unsafe fn decode(bytes: *const u8) -> f32;
 }
 
-pub(crate) struct F32Bits;
-pub(crate) struct F16Bits;
-pub(crate) struct Bf16Bits;
+struct F32Bits;
+struct F16Bits;
+struct Bf16Bits;
 
 impl Decode for F32Bits {
     const SIZE: usize = StoredDtype::F32.size();
@@ -203,8 +203,7 @@ fn place<const WIDE: bool>(k: usize, value: f32) -> (usize, u32) {
 
 /// # Safety
 /// As [`PackX`] says.
-#[inline(always)]
-pub(crate) unsafe fn pack_x<const WIDE: bool>(pack: &PackX) {
+unsafe fn pack_x<const WIDE: bool>(pack: &PackX) {
     for row in 0..pack.rows {
         let padded = pack.k.next_multiple_of(if WIDE { 2 } else { 1 });
         for k in 0..padded {
@@ -242,8 +241,7 @@ pub(crate) unsafe fn pack_columns(pack: &PackX) {
 
 /// # Safety
 /// As [`PackW`] says.
-#[inline(always)]
-pub(crate) unsafe fn pack_w<const WIDE: bool, const NT: bool, D: Decode>(pack: &PackW) {
+unsafe fn pack_w<const WIDE: bool, const NT: bool, D: Decode>(pack: &PackW) {
     let padded = pack.k.next_multiple_of(if WIDE { 2 } else { 1 });
     for k in 0..padded {
         for n in 0..pack.width {
@@ -271,8 +269,7 @@ pub(crate) unsafe fn pack_w<const WIDE: bool, const NT: bool, D: Decode>(pack: &
 ///
 /// # Safety
 /// As [`Few`] says.
-#[inline(always)]
-pub(crate) unsafe fn few<const WIDE: bool, D: Decode>(few: &Few) {
+unsafe fn few<const WIDE: bool, D: Decode>(few: &Few) {
     for column in 0..few.n {
         for first in (0..few.k).step_by(K_BLOCK) {
             let run = K_BLOCK.min(few.k - first);
@@ -303,7 +300,6 @@ pub(crate) unsafe fn few<const WIDE: bool, D: Decode>(few: &Few) {
 }
 
 /// The products of a block in sixteen lanes, each of single k or of pairs, in the order packed.
-#[inline(always)]
 fn lanes_sum<const WIDE: bool>(x: &[u32], w: &[u32]) -> f32 {
     let each = if WIDE { 2 } else { 1 };
     let mut sums = [0.0f32; LANES];

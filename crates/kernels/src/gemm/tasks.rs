@@ -102,7 +102,7 @@ impl Groups {
 pub(super) struct Tasks<'a> {
     cut: &'a Cut,
     /// Panels of a group.
-    group: usize,
+    group_size: usize,
     row_chunk: usize,
     rows: usize,
     k: usize,
@@ -115,8 +115,10 @@ impl<'a> Tasks<'a> {
     pub(super) fn new(plan: &'a Plan<'_>, parts: usize) -> Self {
         let cut = &plan.cut;
         // All rows, unless the groups are too few to share out.
-        let group = plan.kernel.panels;
-        let groups = cut.parts * Groups::new(cut.panels_in_part, group, 1, SMALL_GROUPS).count();
+        let group_size = plan.kernel.panels;
+        assert!(group_size <= Unit::PANELS, "a unit holds a group");
+        let groups =
+            cut.parts * Groups::new(cut.panels_in_part, group_size, 1, SMALL_GROUPS).count();
         let chunks = TASKS_AT_LEAST.div_ceil(groups).max(1);
         let row_chunk = plan.m.div_ceil(chunks).max(ROWS_AT_LEAST);
         // Stored rows along n lie in a page each: one block of them at a time is as many pages as the
@@ -127,7 +129,7 @@ impl<'a> Tasks<'a> {
         };
         Self {
             cut,
-            group,
+            group_size,
             row_chunk: row_chunk.next_multiple_of(plan.kernel.rows),
             rows: plan.m,
             k: plan.k,
@@ -149,7 +151,7 @@ impl<'a> Tasks<'a> {
         let small_last = if last { SMALL_GROUPS } else { 0 };
         Groups::new(
             self.cut.panels_in_part,
-            self.group,
+            self.group_size,
             usize::from(pass == 0),
             small_last,
         )

@@ -235,6 +235,10 @@ fn many_panels_in_groups_give_the_definitions_bits() {
             (StoredDtype::F16, Precision::F32),
         ] {
             for (m, k, n) in [
+                // One row, and few: sums over several blocks, their tails, columns that fill no vector.
+                (1, 1090, 599),
+                (1, 2061, 7),
+                (5, 1563, 21),
                 (3, 4100, 900),
                 (16, 1090, 600),
                 (51, 1090, 1500),
@@ -257,9 +261,9 @@ fn many_panels_in_groups_give_the_definitions_bits() {
 
 #[test]
 fn threads_and_rows_do_not_change_the_bits() {
-    let kind = (Product::Nt, StoredDtype::Bf16, Precision::Bf16);
     for kind in [
-        kind,
+        (Product::Nt, StoredDtype::Bf16, Precision::Bf16),
+        (Product::Nt, StoredDtype::F16, Precision::F32),
         (Product::Nn, StoredDtype::Bf16, Precision::Bf16),
         (Product::Nn, StoredDtype::F16, Precision::F32),
     ] {

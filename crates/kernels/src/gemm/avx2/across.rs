@@ -124,10 +124,11 @@ impl Meeting {
                 _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
                 for (v, weights) in weights.iter_mut().enumerate() {
                     let at = row.wrapping_add(v * LANES * S::SIZE);
+                    // One question for both: a question for each costs a third where rows are few.
                     *weights = if self.columns >= COLUMNS {
                         S::values(at)
                     } else {
-                        S::some(at, self.columns.saturating_sub(v * LANES))
+                        S::up_to(at, self.columns.saturating_sub(v * LANES))
                     };
                 }
             }

@@ -1,25 +1,23 @@
 //! Few rows: some stored rows are decoded once for all rows of x; vectors run along k, for four columns of y and up
 //! to three rows at a time. bf16 is emulated in f32 (`WIDE`).
 
-use super::LANES;
 use super::pack::{Source, depth, lane_mask, round_to_bf16};
+use super::row::{COLUMNS, HALVES, finish, one_row};
+use super::{LANES, load};
 use crate::gemm::kernel::Few;
 use crate::gemm::scalar;
 use crate::gemm::{FEW_ROWS, K_BLOCK};
 use std::arch::x86_64::*;
 
-/// Rows and columns of the largest tile: 12 sums, three vectors of activations, one of weights.
+/// Rows of the largest tile: 12 sums, three vectors of activations, one of weights.
 const ROWS: usize = 3;
-const COLUMNS: usize = 4;
 /// Columns whose weights are decoded at a time, and how much of a block of k: with the rows of a tile they fit the
 /// first cache.
 const DECODED: usize = 8;
 const CHUNK: usize = 512;
-/// Halves of the sixteen sums of an element: a tile has registers for one at a time.
-const HALVES: usize = scalar::LANES / LANES;
 
-/// Sums of a tile.
-type Sums<const R: usize> = [[__m256; COLUMNS]; R];
+/// A half of the sums of `R` rows.
+type Tile<const R: usize> = [[__m256; COLUMNS]; R];
 
 /// Vectors of a half of the lanes: where bf16 is emulated a lane takes two k on end, the odd one first.
 const fn vectors(wide: bool) -> usize {
@@ -28,7 +26,7 @@ const fn vectors(wide: bool) -> usize {
 
 /// A chunk of some stored rows, and what the chunks before it sum up to.
 struct Block {
-    /// Where bf16 is emulated, of sixteen k the eight odd ones are in front, in the order of [`deinterleaved`].
+    /// Where bf16 is emulated, of sixteen k the eight odd ones are in front, in the order of [`firsts`].
     weights: [[f32; CHUNK]; DECODED],
     /// `[row][half][column]`
     sums: [[[__m256; DECODED]; HALVES]; FEW_ROWS],
@@ -62,90 +60,61 @@ pub(super) unsafe fn few<const WIDE: bool, S: Source>(few: &Few) {
             }
             for row in 0..few.rows {
                 for c in (0..columns).step_by(COLUMNS) {
-                    let sums = sums_of::<WIDE>(&block.sums[row], c);
                     // SAFETY: the caller's promise.
-                    unsafe { finish(few, first == 0, row, column + c, four_sums(sums)) };
+                    unsafe {
+                        let sums = sums_of::<WIDE>(&block.sums[row], c);
+                        finish(few, first == 0, row, column + c, sums);
+                    }
                 }
             }
         }
     }
+}
+
+/// The first of each two of sixteen values, of pairs 0 1 4 5 2 3 6 7. In packed x it is that of the odd k, in stored
+/// rows that of the even one.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn firsts(low: __m256, high: __m256) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_shuffle_ps::<0b10_00_10_00>(low, high) }
+}
+
+/// The second ones, as [`firsts`].
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn seconds(low: __m256, high: __m256) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe { _mm256_shuffle_ps::<0b11_01_11_01>(low, high) }
 }
 
 /// The halves of four columns' sums, lanes in order.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn sums_of<const WIDE: bool>(
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn sums_of<const WIDE: bool>(
     row: &[[__m256; DECODED]; HALVES],
     first: usize,
 ) -> [[__m256; COLUMNS]; HALVES] {
-    let mut sums = [[_mm256_setzero_ps(); COLUMNS]; HALVES];
-    for (sums, row) in sums.iter_mut().zip(row) {
-        sums.copy_from_slice(&row[first..first + COLUMNS]);
-        for sum in sums.iter_mut().filter(|_| WIDE) {
-            // As `deinterleaved` left them: lanes 0 1 4 5 2 3 6 7.
-            let pairs = _mm256_castps_pd(*sum);
-            *sum = _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(pairs));
-        }
-    }
-    sums
-}
-
-/// Elements `index` of the pairs of sixteen: those of pairs 0 1 4 5 2 3 6 7.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn deinterleaved(first: __m256, second: __m256, index: usize) -> __m256 {
-    if index == 0 {
-        _mm256_shuffle_ps::<0b10_00_10_00>(first, second)
-    } else {
-        _mm256_shuffle_ps::<0b11_01_11_01>(first, second)
-    }
-}
-
-/// One row: weights meet it as they are decoded, so that memory is read all the time.
-///
-/// # Safety
-/// As [`few`], for one row.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn one_row<S: Source>(few: &Few) {
-    for column in (0..few.n).step_by(COLUMNS) {
-        for first in (0..few.k).step_by(K_BLOCK) {
-            let run = K_BLOCK.min(few.k - first);
-            let mut rows = [few.bytes; COLUMNS];
-            for (c, row) in rows.iter_mut().enumerate() {
-                // Columns past the last are the last again.
-                let column = few.n.min(column + c + 1) - 1;
-                *row = row.wrapping_add(column * few.row_bytes + first * S::SIZE);
-            }
-            let mut sums = [[_mm256_setzero_ps(); COLUMNS]; HALVES];
-            // SAFETY: the run is inside the rows and x.
-            unsafe {
-                let x = few.x.add(first).cast::<f32>();
-                let whole = run - run % scalar::LANES;
-                for k in (0..whole).step_by(scalar::LANES) {
-                    for row in rows {
-                        let ahead = row.wrapping_add(k * S::SIZE + COLUMNS * few.row_bytes);
-                        _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
-                    }
-                    for (half, sums) in sums.iter_mut().enumerate() {
-                        let k = k + half * LANES;
-                        let x = _mm256_loadu_ps(x.add(k));
-                        for (sum, row) in sums.iter_mut().zip(rows) {
-                            let w = S::values(row.add(k * S::SIZE));
-                            *sum = _mm256_fmadd_ps(x, w, *sum);
-                        }
-                    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut sums = [[_mm256_setzero_ps(); COLUMNS]; HALVES];
+        for (sums, row) in sums.iter_mut().zip(row) {
+            sums.copy_from_slice(&row[first..first + COLUMNS]);
+            if WIDE {
+                for sum in sums {
+                    // Two lanes on end stayed so, see `firsts`.
+                    let twos = _mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_castps_pd(*sum));
+                    *sum = _mm256_castpd_ps(twos);
                 }
-                for (k, sums) in (whole..run).step_by(LANES).zip(&mut sums) {
-                    let x = _mm256_maskload_ps(x.add(k), lane_mask(run - k));
-                    for (sum, row) in sums.iter_mut().zip(rows) {
-                        let w = S::some(row.add(k * S::SIZE), run - k);
-                        *sum = _mm256_fmadd_ps(x, w, *sum);
-                    }
-                }
-                finish(few, first == 0, 0, column, four_sums(sums));
             }
         }
+        sums
     }
 }
 
@@ -153,8 +122,7 @@ unsafe fn one_row<S: Source>(few: &Few) {
 ///
 /// # Safety
 /// They are readable; the processor has AVX2 and F16C.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
+#[inline(always)]
 unsafe fn decode<const WIDE: bool, S: Source>(
     from: *const u8,
     row_bytes: usize,
@@ -167,23 +135,16 @@ unsafe fn decode<const WIDE: bool, S: Source>(
             // SAFETY: inside the matrix, and inside a chunk; a prefetch may ask for any address.
             unsafe {
                 _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(DECODED * row_bytes).cast());
-                let mut values = [_mm256_setzero_ps(); vectors(true)];
-                for (v, values) in values[..vectors(WIDE)].iter_mut().enumerate() {
-                    let at = at.wrapping_add(v * LANES * S::SIZE);
-                    *values = if k + (v + 1) * LANES <= run {
-                        S::values(at)
-                    } else {
-                        S::some(at, run.saturating_sub(k + v * LANES))
-                    };
-                }
-                let [first, second] = values;
                 let out = out.as_mut_ptr().add(k);
+                let low = S::up_to(at, run - k);
                 if WIDE {
-                    let (first, second) = (round_to_bf16(first), round_to_bf16(second));
-                    _mm256_storeu_ps(out, deinterleaved(first, second, 1));
-                    _mm256_storeu_ps(out.add(LANES), deinterleaved(first, second, 0));
+                    let at = at.wrapping_add(LANES * S::SIZE);
+                    let high = S::up_to(at, run.saturating_sub(k + LANES));
+                    let (low, high) = (round_to_bf16(low), round_to_bf16(high));
+                    _mm256_storeu_ps(out, seconds(low, high));
+                    _mm256_storeu_ps(out.add(LANES), firsts(low, high));
                 } else {
-                    _mm256_storeu_ps(out, first);
+                    _mm256_storeu_ps(out, low);
                 }
             }
         }
@@ -193,9 +154,8 @@ unsafe fn decode<const WIDE: bool, S: Source>(
 /// Adds a chunk's products to the sums of all rows, or begins them.
 ///
 /// # Safety
-/// As [`Few`] says; the processor has AVX2 and FMA.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
+/// As [`few`].
+#[inline(always)]
 unsafe fn multiply<const WIDE: bool>(
     few: &Few,
     block: &mut Block,
@@ -230,7 +190,6 @@ unsafe fn multiply<const WIDE: bool>(
 ///
 /// # Safety
 /// `R` rows of x hold `run` dwords, `stride` apart; the processor has AVX2 and FMA.
-#[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tile_of<const WIDE: bool, const R: usize>(
     x: *const f32,
@@ -250,33 +209,14 @@ unsafe fn tile_of<const WIDE: bool, const R: usize>(
     let mut k = half * vectors(WIDE) * LANES;
     // SAFETY: the caller's promise; the masks keep to the run.
     unsafe {
+        let masks = [_mm256_setzero_si256(); 2];
         while k + vectors(WIDE) * LANES <= run {
-            for v in 0..vectors(WIDE) {
-                let x = |row: usize| {
-                    let at = x.add(row * stride + k);
-                    if !WIDE {
-                        return _mm256_loadu_ps(at);
-                    }
-                    deinterleaved(_mm256_loadu_ps(at), _mm256_loadu_ps(at.add(LANES)), v)
-                };
-                add_products(&mut sums, x, weights, k + v * LANES);
-            }
+            step::<WIDE, false, R>(&mut sums, x.add(k), stride, masks, weights, k);
             k += vectors(WIDE) * scalar::LANES;
         }
         if k < run {
-            let masks = [run - k, run.saturating_sub(k + LANES)].map(lane_mask);
-            for v in 0..vectors(WIDE) {
-                let x = |row: usize| {
-                    let at = x.add(row * stride + k);
-                    let first = _mm256_maskload_ps(at, masks[0]);
-                    if !WIDE {
-                        return first;
-                    }
-                    let second = _mm256_maskload_ps(at.wrapping_add(LANES), masks[1]);
-                    deinterleaved(first, second, v)
-                };
-                add_products(&mut sums, x, weights, k + v * LANES);
-            }
+            let masks = [lane_mask(run - k), lane_mask(run.saturating_sub(k + LANES))];
+            step::<WIDE, true, R>(&mut sums, x.add(k), stride, masks, weights, k);
         }
     }
     for (r, sums) in sums.iter().enumerate() {
@@ -284,71 +224,42 @@ unsafe fn tile_of<const WIDE: bool, const R: usize>(
     }
 }
 
-/// Adds the products of a vector of each row, which `x` loads, and of four columns from `k` on.
+/// Adds the products of what a half has of x from `x` on and of the weights from `k` on, of a `MASKED` one those of the
+/// masks.
 ///
 /// # Safety
-/// The weights hold a vector from `k` on; the processor has AVX2 and FMA.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn add_products<const R: usize>(
-    sums: &mut Sums<R>,
-    x: impl Fn(usize) -> __m256,
+/// Both hold it; the processor has AVX2 and FMA.
+#[inline(always)]
+unsafe fn step<const WIDE: bool, const MASKED: bool, const R: usize>(
+    sums: &mut Tile<R>,
+    x: *const f32,
+    stride: usize,
+    masks: [__m256i; 2],
     weights: &[[f32; CHUNK]],
     k: usize,
 ) {
-    let mut rows = [_mm256_setzero_ps(); R];
-    for (row, x_of) in rows.iter_mut().enumerate() {
-        *x_of = x(row);
-    }
-    for (c, weights) in weights.iter().enumerate() {
-        // SAFETY: the caller's promise.
-        let w = unsafe { _mm256_loadu_ps(weights.as_ptr().add(k)) };
-        for (sums, x) in sums.iter_mut().zip(&rows) {
-            sums[c] = _mm256_fmadd_ps(*x, w, sums[c]);
-        }
-    }
-}
-
-/// Adds the sixteen sums of each of four columns as [`scalar::tree`] does.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn four_sums([low, high]: [[__m256; COLUMNS]; HALVES]) -> __m128 {
-    let mut quarters = [_mm_setzero_ps(); COLUMNS];
-    for (c, quarter) in quarters.iter_mut().enumerate() {
-        // Sums l and l + 8, then l and l + 4.
-        let sums = _mm256_add_ps(low[c], high[c]);
-        let upper = _mm256_extractf128_ps::<1>(sums);
-        *quarter = _mm_add_ps(_mm256_castps256_ps128(sums), upper);
-    }
-    // Sums l and l + 2 of two columns at a time, then l and l + 1 of all.
-    let [a, b, c, d] = quarters;
-    let ab = _mm_add_ps(_mm_movelh_ps(a, b), _mm_movehl_ps(b, a));
-    let cd = _mm_add_ps(_mm_movelh_ps(c, d), _mm_movehl_ps(d, c));
-    let even = _mm_shuffle_ps::<0b10_00_10_00>(ab, cd);
-    let odd = _mm_shuffle_ps::<0b11_01_11_01>(ab, cd);
-    _mm_add_ps(even, odd)
-}
-
-/// Adds the sums of one row and the columns from `column` on to y.
-///
-/// # Safety
-/// As [`Few`] says; the processor has AVX2 and FMA.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn finish(few: &Few, first: bool, row: usize, column: usize, sums: __m128) {
-    // SAFETY: the caller's promise; the mask keeps to the columns.
+    // SAFETY: the caller's promise.
     unsafe {
-        let mask = _mm256_castsi256_si128(lane_mask(few.n - column));
-        let y = few.y.wrapping_add(row * few.stride + column);
-        let mut start = _mm_setzero_ps();
-        if few.add || !first {
-            start = _mm_maskload_ps(y, mask);
+        for v in 0..vectors(WIDE) {
+            let mut rows = [_mm256_setzero_ps(); R];
+            for (row, value) in rows.iter_mut().enumerate() {
+                let x = x.wrapping_add(row * stride);
+                *value = load::<MASKED>(x, masks[0]);
+                if WIDE {
+                    let high = load::<MASKED>(x.wrapping_add(LANES), masks[1]);
+                    *value = if v == 0 {
+                        firsts(*value, high)
+                    } else {
+                        seconds(*value, high)
+                    };
+                }
+            }
+            for (c, weights) in weights.iter().enumerate() {
+                let w = _mm256_loadu_ps(weights.as_ptr().add(k + v * LANES));
+                for (sums, x) in sums.iter_mut().zip(&rows) {
+                    sums[c] = _mm256_fmadd_ps(*x, w, sums[c]);
+                }
+            }
         }
-        if first && !few.bias.is_null() {
-            let bias = _mm_maskload_ps(few.bias.wrapping_add(column), mask);
-            start = _mm_add_ps(start, bias);
-        }
-        let total = _mm_fmadd_ps(sums, _mm_set1_ps(few.scale), start);
-        _mm_maskstore_ps(y, mask, total);
     }
 }

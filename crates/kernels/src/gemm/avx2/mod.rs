@@ -6,6 +6,7 @@
 mod across;
 mod few;
 mod pack;
+mod row;
 
 use super::ahead::{Ahead, STEP};
 use super::kernel::{FewFn, Kernel, PackWFn, Packing, Tile, TileFn};
@@ -72,7 +73,7 @@ const fn across() -> [FewFn; 3] {
 }
 
 /// # Safety
-/// As [`Tile`] says, with at most 6 rows and 16 columns; the processor has AVX2 and FMA.
+/// As [`Tile`] says, with at most 6 rows and 16 columns, in no more vectors than they need; the processor has AVX2 and FMA.
 unsafe fn tile(tile: &Tile, ahead: &mut Ahead) {
     macro_rules! row {
         ($rows:literal) => {
@@ -84,7 +85,7 @@ unsafe fn tile(tile: &Tile, ahead: &mut Ahead) {
     }
     static TABLE: [[[TileFn; 2]; VECTORS]; ROWS] =
         [row!(1), row!(2), row!(3), row!(4), row!(5), row!(6)];
-    debug_assert!(tile.rows <= ROWS && tile.cols <= tile.width);
+    debug_assert!(tile.rows <= ROWS && tile.width == tile.cols.next_multiple_of(LANES));
     let masked = usize::from(tile.cols < tile.width);
     // SAFETY: the caller's promise.
     unsafe { TABLE[tile.rows - 1][tile.width / LANES - 1][masked](tile, ahead) }
@@ -187,7 +188,8 @@ unsafe fn finish<const R: usize, const V: usize, const MASKED: bool>(
     }
 }
 
-/// Asks for one of the lines of y that a tile adds to: one at each step, so that they keep no other load waiting.
+/// Asks for the line of one of the vectors of y that a tile adds to: one at each step, so that they keep no other load
+/// waiting.
 #[inline(always)]
 fn fetch_y<const V: usize>(tile: &Tile, line: usize) {
     let at = line / V * tile.stride + line % V * LANES;
@@ -195,7 +197,7 @@ fn fetch_y<const V: usize>(tile: &Tile, line: usize) {
     unsafe { _mm_prefetch::<_MM_HINT_T0>(tile.y.wrapping_add(at).cast()) };
 }
 
-/// The vector at `at`, of a `MASKED` one the first `columns`. Masked loads and stores are slow here; a matrix that is
+/// The vector at `at`, of a `MASKED` one what the mask says. Masked loads and stores are slow here; a matrix that is
 /// read in place may end with its last column.
 ///
 /// # Safety

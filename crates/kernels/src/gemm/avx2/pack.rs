@@ -4,7 +4,7 @@
 //! on those of the packing function that they end up in.
 
 use super::LANES;
-use crate::gemm::kernel::{PackW, PackX};
+use crate::gemm::kernel::{PackW, PackX, Packing};
 use std::arch::x86_64::*;
 
 /// Elements of a file, eight at a time.
@@ -16,16 +16,18 @@ pub(super) trait Source {
     /// # Safety
     /// They are readable, and the processor has AVX2 and F16C.
     unsafe fn values(at: *const u8) -> __m256;
-    /// The values of the first `count` elements, zeros behind them; only these are read.
+    /// The values of the first `count` elements, at most eight, and zeros behind them; no others are read.
     ///
     /// # Safety
     /// They are readable, and the processor has AVX2 and F16C.
     #[inline(always)]
-    unsafe fn some(at: *const u8, count: usize) -> __m256 {
-        let mut bytes = [0u8; LANES * size_of::<f32>()];
+    unsafe fn up_to(at: *const u8, count: usize) -> __m256 {
         // SAFETY: the caller's promise.
         unsafe {
-            let count = count.min(LANES);
+            if count >= LANES {
+                return Self::values(at);
+            }
+            let mut bytes = [0u8; LANES * size_of::<f32>()];
             std::ptr::copy_nonoverlapping(at, bytes.as_mut_ptr(), count * Self::SIZE);
             Self::values(bytes.as_ptr())
         }
@@ -67,9 +69,12 @@ impl Source for Bf16Source {
 }
 
 /// A mask of the first `count` of eight.
+///
+/// # Safety
+/// The processor has AVX2.
 #[inline(always)]
-pub(super) fn lane_mask(count: usize) -> __m256i {
-    // SAFETY: every caller runs where the processor has AVX2.
+pub(super) unsafe fn lane_mask(count: usize) -> __m256i {
+    // SAFETY: the caller's promise.
     unsafe {
         let count = _mm256_set1_epi32(count.min(LANES) as i32);
         _mm256_cmpgt_epi32(count, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
@@ -116,7 +121,8 @@ unsafe fn along_k<const WIDE: bool>(values: __m256) -> __m256 {
 
 /// Packed values of a run of `k`.
 pub(super) fn depth<const WIDE: bool>(k: usize) -> usize {
-    k.next_multiple_of(if WIDE { 2 } else { 1 })
+    let packing = if WIDE { Packing::Wide } else { Packing::F32 };
+    packing.depth(k)
 }
 
 /// Columns 0 and 4, 1 and 5, 2 and 6, 3 and 7 of four rows, a pair to a vector.
@@ -158,7 +164,7 @@ unsafe fn transposed([a, b, c, d, e, f, g, h]: [__m256; LANES]) -> [__m256; LANE
 }
 
 /// # Safety
-/// As [`PackX`] says, for at most eight rows; the processor has AVX2.
+/// As [`PackX`] says, for at most eight rows; the processor has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn x<const WIDE: bool>(pack: &PackX) {
     debug_assert!(pack.rows <= LANES);
@@ -196,14 +202,12 @@ unsafe fn one_row<const WIDE: bool>(pack: &PackX) {
     for k in (0..pack.k).step_by(LANES) {
         // SAFETY: the caller's promise.
         unsafe {
-            let inside = LANES.min(pack.k - k);
-            let at = pack.x.add(k).cast();
-            if inside == LANES {
-                let values = along_k::<WIDE>(F32Source::values(at));
+            let left = pack.k - k;
+            let values = along_k::<WIDE>(F32Source::up_to(pack.x.add(k).cast(), left));
+            if left >= LANES {
                 _mm256_storeu_ps(out.add(k), values);
             } else {
-                let values = along_k::<WIDE>(F32Source::some(at, inside));
-                let mask = lane_mask(depth::<WIDE>(inside));
+                let mask = lane_mask(depth::<WIDE>(left));
                 _mm256_maskstore_ps(out.add(k), mask, values);
             }
         }
@@ -227,12 +231,7 @@ unsafe fn columns<const WIDE: bool, S: Source>(
         for (row, loaded) in loaded.iter_mut().enumerate() {
             if row < rows {
                 let at = at.wrapping_add(row * row_bytes);
-                let values = if inside == LANES {
-                    S::values(at)
-                } else {
-                    S::some(at, inside)
-                };
-                *loaded = along_k::<WIDE>(values);
+                *loaded = along_k::<WIDE>(S::up_to(at, inside));
             }
         }
         transposed(loaded)
@@ -240,7 +239,7 @@ unsafe fn columns<const WIDE: bool, S: Source>(
 }
 
 /// # Safety
-/// As [`PackW`] says, for rows along k; the processor has AVX2.
+/// As [`PackW`] says, for rows along k; the processor has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn nt<const WIDE: bool, S: Source>(pack: &PackW) {
     for group in (0..pack.width).step_by(LANES) {
@@ -263,7 +262,7 @@ pub(super) unsafe fn nt<const WIDE: bool, S: Source>(pack: &PackW) {
 }
 
 /// # Safety
-/// As [`PackW`] says, for rows along n; the processor has AVX2.
+/// As [`PackW`] says, for rows along n; the processor has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn nn<const WIDE: bool, S: Source>(pack: &PackW) {
     for k in 0..depth::<WIDE>(pack.k) {
@@ -273,13 +272,10 @@ pub(super) unsafe fn nn<const WIDE: bool, S: Source>(pack: &PackW) {
             let at = row.wrapping_add(group * S::SIZE);
             // SAFETY: inside the panel; the output holds `depth × width`.
             unsafe {
-                let mut values = if k >= pack.k {
-                    _mm256_setzero_ps()
-                } else if group + LANES <= pack.n {
-                    S::values(at)
-                } else {
-                    S::some(at, pack.n.saturating_sub(group))
-                };
+                let mut values = _mm256_setzero_ps();
+                if k < pack.k {
+                    values = S::up_to(at, pack.n.saturating_sub(group));
+                }
                 if WIDE {
                     values = round_to_bf16(values);
                 }

@@ -72,7 +72,7 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
     }
 }
 
-/// Emulated bf16 has no kernel of its own: it is for processors that compute in f32 unless told otherwise.
+/// In emulated bf16 they take AVX2's: a processor without the instruction computes in f32 unless told otherwise.
 const fn few_f32<const WIDE: bool>() -> [FewFn; 3] {
     if WIDE {
         avx2::few_rows::<true>()
