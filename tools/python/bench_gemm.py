@@ -3,7 +3,7 @@
 Prints GFLOP/s of the best of several short runs, forward (`x @ W.T`) and backward (`dy @ W`), and with
 `--json` one object a line. Weights rotate through a pool larger than any cache, as a model's layers do.
 
-    python tools/python/bench_gemm.py [--rows 1,16,64,256,512,1024] [--dtype bf16|f32] [--threads N] [--json]
+    python tools/python/bench_gemm.py [--rows 1,16,64,256,512,1024] [--dtype bfloat16|float32] [--threads N] [--json]
 """
 
 import argparse
@@ -54,7 +54,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="1,16,64,256,512,1024")
     parser.add_argument("--shapes", default=",".join(SHAPES))
-    parser.add_argument("--dtype", choices=["bf16", "f32"], default="bf16")
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seconds", type=float, default=0.4)
     parser.add_argument("--json", action="store_true")
@@ -62,7 +62,7 @@ def main():
     if args.threads:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    dtype = {"bf16": torch.bfloat16, "f32": torch.float32}[args.dtype]
+    dtype = getattr(torch, args.dtype)
     if not args.json:
         print(f"torch {torch.__version__}, threads {torch.get_num_threads()}, {args.dtype}")
     with torch.no_grad():

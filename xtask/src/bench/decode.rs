@@ -38,7 +38,7 @@ pub(crate) struct DecodeArgs {
     #[arg(long)]
     threads: Option<usize>,
     /// What is computed in.
-    #[arg(long, default_value = "bfloat16")]
+    #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
     dtype: Dtype,
 }
 

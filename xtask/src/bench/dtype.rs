@@ -6,25 +6,28 @@ use kernels::Precision;
 use lowrank::Compute;
 use serde_json::Value;
 
-/// By the names that the Python stack has for them.
+const BFLOAT16: &str = "bfloat16";
+const FLOAT32: &str = "float32";
+
+/// By the names that torch has for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Dtype {
-    #[value(name = "bfloat16")]
+    #[value(name = BFLOAT16)]
     Bf16,
-    #[value(name = "float32")]
+    #[value(name = FLOAT32)]
     F32,
 }
 
 impl Dtype {
-    /// As the sides' `--dtype` has it, but for `bench_gemm.py`'s.
+    /// As both sides' `--dtype` has it.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Bf16 => "bfloat16",
-            Self::F32 => "float32",
+            Self::Bf16 => BFLOAT16,
+            Self::F32 => FLOAT32,
         }
     }
 
-    /// As tables, the machine's keys and `bench_gemm.py`'s `--dtype` have it.
+    /// As tables and the machine's keys have it.
     pub(crate) fn short(self) -> &'static str {
         match self {
             Self::Bf16 => "bf16",

@@ -23,7 +23,7 @@ pub(crate) struct GemmArgs {
     #[arg(long, default_value_t = 0.4)]
     seconds: f64,
     /// What is multiplied in.
-    #[arg(long, default_value = "bfloat16")]
+    #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
     dtype: Dtype,
 }
 
@@ -142,7 +142,7 @@ pub(crate) fn race(race: &Race) -> Result<()> {
     let peer = || {
         let mut command = race.peer("bench_gemm.py");
         command.args(["--json", "--shapes", "qkv,dense,up,down"]);
-        command.args(options).args(["--dtype", peer_dtype.short()]);
+        command.args(options).args(["--dtype", peer_dtype.name()]);
         command
     };
     let ours = || {

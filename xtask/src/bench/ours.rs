@@ -40,7 +40,7 @@ pub(crate) struct OursArgs {
     #[arg(long, default_value_t = 1)]
     warmup: usize,
     /// What is computed in.
-    #[arg(long, default_value = "bfloat16")]
+    #[arg(long, value_enum, default_value_t = Dtype::Bf16)]
     dtype: Dtype,
     /// Worker threads.
     #[arg(long)]

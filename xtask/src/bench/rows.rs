@@ -161,7 +161,7 @@ pub(crate) const ROWS: [Row; 16] = [
     ),
     row(
         "gemm",
-        "frozen products against torch bf16, both directions",
+        "frozen products against torch, both directions",
         Kind::Gemm,
     ),
     row(
@@ -171,7 +171,7 @@ pub(crate) const ROWS: [Row; 16] = [
     ),
     row(
         "decode",
-        "greedy decoding, batch 1, bf16 against transformers",
+        "greedy decoding, batch 1, against transformers",
         Kind::Decode,
     ),
     row(

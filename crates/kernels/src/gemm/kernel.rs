@@ -106,7 +106,8 @@ pub(crate) struct Kernel {
     pub(crate) cols: usize,
     /// Columns are padded to a multiple of this.
     pub(crate) lanes: usize,
-    /// Panels of a unit, at most [`Unit::PANELS`](super::panels::Unit::PANELS): two units fit a second cache of 512 KB.
+    /// Panels of a unit, at most [`Unit::PANELS`](super::panels::Unit::PANELS): as many as let two units fit the second
+    /// cache, 512 KB where AVX2 is the widest.
     pub(crate) panels: usize,
     pub(crate) packing: Packing,
     /// Whether tiles can read rows of f32 that are wider than the panel, and end with it.

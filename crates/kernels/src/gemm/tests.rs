@@ -342,6 +342,7 @@ proptest! {
         let old = values.vec(m * n, 0);
         let b = Mat { data: &b, stride: n + 1, rows: t, cols: n };
         let at = transposed(&a, t, m);
+        let mut first: Option<Vec<f32>> = None;
         for isa in Isa::available() {
             let mut y = old.clone();
             let ctx = Context::new(Some(2), Some(isa));
@@ -354,6 +355,8 @@ proptest! {
                 let want = f64::from(old[i]) + 0.7f32 as f64 * sum;
                 prop_assert!((f64::from(*y) - want).abs() < 1e-5 * (1.0 + t as f64).sqrt());
             }
+            let first = first.get_or_insert_with(|| y.clone());
+            prop_assert_eq!(same(&y, first), Ok(()), "{:?}", isa);
         }
     }
 

@@ -117,7 +117,9 @@ unsafe fn tile_of<const R: usize, const V: usize, const MASKED: bool>(
                 b = b.wrapping_add(tile.b_stride);
             }
         }
-        ahead.fetch();
+        if !tile.depth.is_multiple_of(STEP) {
+            ahead.fetch();
+        }
         for _ in 0..tile.depth % STEP {
             multiply::<R, V, MASKED>(&mut sums, a, b, last);
             a = a.add(R);
