@@ -106,9 +106,10 @@ pub(crate) struct Kernel {
     pub(crate) cols: usize,
     /// Columns are padded to a multiple of this.
     pub(crate) lanes: usize,
-    /// Panels of a unit, at most [`Unit::PANELS`](super::panels::Unit::PANELS): as many as let two units fit the second
-    /// cache, 512 KB where AVX2 is the widest.
-    pub(crate) panels: usize,
+    /// Panels of a unit, stored rows along k and along n, at most [`Unit::PANELS`](super::panels::Unit::PANELS): two units
+    /// fit the second cache, 512 KB where AVX2 is the widest.
+    pub(crate) panels_nt: usize,
+    pub(crate) panels_nn: usize,
     pub(crate) packing: Packing,
     /// Whether tiles can read rows of f32 that are wider than the panel, and end with it.
     pub(crate) direct: bool,
@@ -129,6 +130,14 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
+    /// Panels of a unit.
+    pub(crate) fn panels(&self, product: Product) -> usize {
+        match product {
+            Product::Nt => self.panels_nt,
+            Product::Nn => self.panels_nn,
+        }
+    }
+
     pub(crate) fn pack_w(&self, product: Product, dtype: StoredDtype) -> PackWFn {
         let by_dtype = match product {
             Product::Nt => &self.pack_nt,

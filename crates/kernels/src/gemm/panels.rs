@@ -271,5 +271,5 @@ impl<'a> Pace<'a> {
 
 /// Dwords of a thread's buffer for one unit.
 pub(super) fn unit_len(plan: &Plan<'_>) -> usize {
-    plan.panel_len() * plan.kernel.panels
+    plan.panel_len() * plan.kernel.panels(plan.job.product)
 }

@@ -107,7 +107,8 @@ const fn kernel(packing: Packing) -> Kernel {
         rows: ROWS,
         cols: COLS,
         lanes: COLS,
-        panels: 2,
+        panels_nt: 2,
+        panels_nn: 2,
         packing,
         direct: false,
         pack_x: if wide {

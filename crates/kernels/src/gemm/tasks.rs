@@ -13,6 +13,9 @@ use std::ops::Range;
 const TASKS_AT_LEAST: usize = 16;
 /// Fewer rows than this would pack a panel for too little work.
 const ROWS_AT_LEAST: usize = 32;
+/// Packed rows of more dwords than this, 12 MB, do not stay in the third cache while a group meets them, so a pass takes one
+/// block of k of them (docs/PERFORMANCE.md, passes). Smaller ones stay, and passes would only read y again.
+const ROWS_CACHED: usize = 3 << 20;
 /// Groups of one panel at the end of a thread's part, so that threads finish together.
 const SMALL_GROUPS: usize = 5;
 
@@ -115,17 +118,22 @@ impl<'a> Tasks<'a> {
     pub(super) fn new(plan: &'a Plan<'_>, parts: usize) -> Self {
         let cut = &plan.cut;
         // All rows, unless the groups are too few to share out.
-        let group_size = plan.kernel.panels;
+        let group_size = plan.kernel.panels(plan.job.product);
         assert!(group_size <= Unit::PANELS, "a unit holds a group");
         let groups =
             cut.parts * Groups::new(cut.panels_in_part, group_size, 1, SMALL_GROUPS).count();
         let chunks = TASKS_AT_LEAST.div_ceil(groups).max(1);
         let row_chunk = plan.m.div_ceil(chunks).max(ROWS_AT_LEAST);
-        // Stored rows along n lie in a page each: one block of them at a time is as many pages as the
-        // processor remembers. A part that several threads begin in has one pass: they would wait for each other.
-        let depth = match plan.job.product {
-            Product::Nn if cut.parts == parts => K_BLOCK,
-            _ => plan.k.max(1),
+        let in_passes = match plan.job.product {
+            // Stored rows lie in a page each: one block of them at a time is as many pages as the processor remembers.
+            Product::Nn => true,
+            Product::Nt => plan.m * plan.depth() > ROWS_CACHED,
+        };
+        // A part that several threads begin in has one pass: they would wait for each other.
+        let depth = if in_passes && cut.parts == parts {
+            K_BLOCK
+        } else {
+            plan.k.max(1)
         };
         Self {
             cut,

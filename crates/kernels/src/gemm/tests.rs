@@ -247,6 +247,8 @@ fn many_panels_in_groups_give_the_definitions_bits() {
                 (136, 1104, 480),
                 // Packed rows are streamed, but for a last tile of four.
                 (260, 2112, 24),
+                // Packed rows outgrow the third cache: passes over stored rows along k as well.
+                (800, 8192, 24),
             ] {
                 let case = Case::new((m, k, n), 11, 0, (product, dtype, precision));
                 let want = case.want();

@@ -11,6 +11,8 @@ use std::arch::x86_64::*;
 pub(super) trait Source {
     /// Bytes of an element.
     const SIZE: usize;
+    /// Whether an element is the upper half of its f32.
+    const UPPER_HALF: bool = false;
     /// The values of eight elements.
     ///
     /// # Safety
@@ -58,6 +60,7 @@ impl Source for F16Source {
 
 impl Source for Bf16Source {
     const SIZE: usize = 2;
+    const UPPER_HALF: bool = true;
     #[inline(always)]
     unsafe fn values(at: *const u8) -> __m256 {
         // SAFETY: the caller's promise.
@@ -238,24 +241,77 @@ unsafe fn columns<const WIDE: bool, S: Source>(
     }
 }
 
+/// Sixteen bf16 of eight rows as vectors over the rows: they are transposed in pairs, which are then taken apart.
+///
+/// # Safety
+/// They are readable; the processor has AVX2.
+#[inline(always)]
+unsafe fn columns_of_pairs<const WIDE: bool>(
+    at: *const u8,
+    row_bytes: usize,
+) -> [__m256; 2 * LANES] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut loaded = [_mm256_setzero_ps(); LANES];
+        for (row, loaded) in loaded.iter_mut().enumerate() {
+            let at = at.wrapping_add(row * row_bytes);
+            *loaded = _mm256_loadu_ps(at.cast());
+        }
+        let mut columns = [_mm256_setzero_ps(); 2 * LANES];
+        for (pair, columns) in transposed(loaded).iter().zip(columns.chunks_exact_mut(2)) {
+            let pair = _mm256_castps_si256(*pair);
+            let high = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
+            let first = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pair));
+            let second = _mm256_castsi256_ps(_mm256_and_si256(pair, high));
+            if WIDE {
+                columns[0] = round_to_bf16(second);
+                columns[1] = round_to_bf16(first);
+            } else {
+                (columns[0], columns[1]) = (first, second);
+            }
+        }
+        columns
+    }
+}
+
+/// Writes vectors, `stride` from one to the next.
+///
+/// # Safety
+/// They are writable; the processor has AVX2.
+#[inline(always)]
+unsafe fn store(columns: &[__m256], out: *mut f32, stride: usize) {
+    for (slot, column) in columns.iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { _mm256_storeu_ps(out.add(slot * stride), *column) };
+    }
+}
+
 /// # Safety
 /// As [`PackW`] says, for rows along k; the processor has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn nt<const WIDE: bool, S: Source>(pack: &PackW) {
     for group in (0..pack.width).step_by(LANES) {
         let rows = pack.n.saturating_sub(group).min(LANES);
-        for k in (0..pack.k).step_by(LANES) {
-            let inside = LANES.min(pack.k - k);
-            let at = pack
-                .bytes
-                .wrapping_add(group * pack.row_bytes + k * S::SIZE);
-            // SAFETY: inside the panel; the output holds `depth × width`.
-            unsafe {
+        let row = pack.bytes.wrapping_add(group * pack.row_bytes);
+        let in_pairs = if S::UPPER_HALF && rows == LANES {
+            pack.k - pack.k % (2 * LANES)
+        } else {
+            0
+        };
+        // SAFETY: inside the panel; the output holds `depth × width`.
+        unsafe {
+            let out = pack.out.add(group).cast::<f32>();
+            for k in (0..in_pairs).step_by(2 * LANES) {
+                let at = row.wrapping_add(k * S::SIZE);
+                let columns = columns_of_pairs::<WIDE>(at, pack.row_bytes);
+                store(&columns, out.add(k * pack.stride), pack.stride);
+            }
+            for k in (in_pairs..pack.k).step_by(LANES) {
+                let inside = LANES.min(pack.k - k);
+                let at = row.wrapping_add(k * S::SIZE);
                 let columns = columns::<WIDE, S>(at, pack.row_bytes, rows, inside);
-                let out = pack.out.add(k * pack.stride + group).cast::<f32>();
-                for (slot, column) in columns[..depth::<WIDE>(inside)].iter().enumerate() {
-                    _mm256_storeu_ps(out.add(slot * pack.stride), *column);
-                }
+                let columns = &columns[..depth::<WIDE>(inside)];
+                store(columns, out.add(k * pack.stride), pack.stride);
             }
         }
     }
@@ -268,20 +324,30 @@ pub(super) unsafe fn nn<const WIDE: bool, S: Source>(pack: &PackW) {
     for k in 0..depth::<WIDE>(pack.k) {
         let slot = if WIDE { k ^ 1 } else { k };
         let row = pack.bytes.wrapping_add(k * pack.row_bytes);
-        for group in (0..pack.width).step_by(LANES) {
-            let at = row.wrapping_add(group * S::SIZE);
-            // SAFETY: inside the panel; the output holds `depth × width`.
-            unsafe {
-                let mut values = _mm256_setzero_ps();
-                if k < pack.k {
-                    values = S::up_to(at, pack.n.saturating_sub(group));
-                }
-                if WIDE {
-                    values = round_to_bf16(values);
-                }
-                let out = pack.out.add(slot * pack.stride + group);
-                _mm256_storeu_ps(out.cast(), values);
+        let columns = if k < pack.k { pack.n } else { 0 };
+        let whole = columns - columns % LANES;
+        // SAFETY: inside the panel; the output holds `depth × width`.
+        unsafe {
+            let out = pack.out.add(slot * pack.stride).cast::<f32>();
+            for group in (0..whole).step_by(LANES) {
+                let values = S::values(row.wrapping_add(group * S::SIZE));
+                _mm256_storeu_ps(out.add(group), weight::<WIDE>(values));
+            }
+            for group in (whole..pack.width).step_by(LANES) {
+                let at = row.wrapping_add(group * S::SIZE);
+                let values = S::up_to(at, columns.saturating_sub(group));
+                _mm256_storeu_ps(out.add(group), weight::<WIDE>(values));
             }
         }
     }
+}
+
+/// Eight values of a row along n as they are packed.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn weight<const WIDE: bool>(values: __m256) -> __m256 {
+    // SAFETY: the caller's promise.
+    unsafe { if WIDE { round_to_bf16(values) } else { values } }
 }
