@@ -49,6 +49,16 @@ impl<B: Backend + ?Sized> Clone for Matrix<'_, B> {
 
 impl<B: Backend + ?Sized> Copy for Matrix<'_, B> {}
 
+/// A projection of a group.
+pub struct Linear<'a, B: Backend + ?Sized> {
+    /// Its matrix.
+    pub weight: Matrix<'a, B>,
+    /// Its bias, `[O]`.
+    pub bias: Option<&'a B::Buf>,
+    /// O, its columns of y.
+    pub out_features: usize,
+}
+
 /// Buffers and fused operations.
 pub trait Backend: Send + Sync {
     /// A buffer of f32.
@@ -126,6 +136,25 @@ pub trait Backend: Send + Sync {
         y: ViewMut<'_, Self::Buf>,
         write: Write,
     );
+    /// [`Self::linear`] of projections that read the same x and are oriented alike; their columns of y follow each other.
+    fn linear_group(
+        &self,
+        x: View<'_, Self::Buf>,
+        group: &[Linear<'_, Self>],
+        orient: Orient,
+        y: ViewMut<'_, Self::Buf>,
+        write: Write,
+    ) {
+        let mut first = 0;
+        for linear in group {
+            let y = ViewMut {
+                buf: &mut *y.buf,
+                span: y.span.columns(first, linear.out_features),
+            };
+            self.linear(x, linear.weight, orient, linear.bias, y, write);
+            first += linear.out_features;
+        }
+    }
     /// `dx = dy·W` (or `dx += …`).
     fn linear_backward_input(
         &self,

@@ -11,7 +11,7 @@ pub use kept::{Kept, Slopes};
 /// A buffer of f32, cut from the backend's pool.
 pub use kernels::Block as Buf;
 
-use crate::backend::{Backend, EngineError, Matrix};
+use crate::backend::{Backend, EngineError, Linear, Matrix};
 use crate::shapes::{
     Activation, AdamW, AttentionShape, ComputeDtype, Dropout, HeadLayout, LoraShape, LossMode,
     Norm, Orient, Rotation, Segment, StoredMatrix, View, ViewMut, Write,
@@ -97,6 +97,13 @@ impl Cpu {
             write == Write::Add,
             self.precision(),
         );
+    }
+}
+
+fn forward_product(orient: Orient) -> Product {
+    match orient {
+        Orient::OutIn => Product::Nt,
+        Orient::InOut => Product::Nn,
     }
 }
 
@@ -193,11 +200,30 @@ impl Backend for Cpu {
         y: ViewMut<'_, Buf>,
         write: Write,
     ) {
-        let product = match orient {
-            Orient::OutIn => Product::Nt,
-            Orient::InOut => Product::Nn,
-        };
-        self.product(x, weight, product, bias, y, write);
+        self.product(x, weight, forward_product(orient), bias, y, write);
+    }
+
+    fn linear_group(
+        &self,
+        x: View<'_, Buf>,
+        group: &[Linear<'_, Self>],
+        orient: Orient,
+        y: ViewMut<'_, Buf>,
+        write: Write,
+    ) {
+        let group: Vec<_> = group
+            .iter()
+            .map(|linear| (stored(linear.weight), linear.bias.map(Buf::as_slice)))
+            .collect();
+        kernels::gemm_group(
+            &self.context,
+            mat(x),
+            &group,
+            forward_product(orient),
+            mat_mut(y),
+            write == Write::Add,
+            self.precision(),
+        );
     }
 
     fn linear_backward_input(

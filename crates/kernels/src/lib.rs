@@ -23,7 +23,9 @@ mod threads;
 mod vector;
 
 pub use context::Context;
-pub use gemm::{Mat, MatMut, Peak, Precision, Product, gemm, gemm_tn, peak, sustained};
+pub use gemm::{
+    Biased, Mat, MatMut, Peak, Precision, Product, gemm, gemm_group, gemm_tn, peak, sustained,
+};
 pub use isa::Isa;
 pub use pool::{Block, Pool};
 pub use stored::{Stored, StoredDtype};

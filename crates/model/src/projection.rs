@@ -1,6 +1,6 @@
 //! A projection with its slots, and the pass through a group of projections that read the same input.
 
-use engine::backend::Backend;
+use engine::backend::{Backend, Linear};
 use engine::shapes::{Dropout, LoraShape, Orient, View, ViewMut, Write};
 
 use crate::batch::PassKey;
@@ -58,22 +58,33 @@ impl<B: Backend> Projection<B> {
         training: Option<PassKey>,
     ) -> Option<B::Buf> {
         let ViewMut { buf, span } = y;
-        let bias = self.bias.as_ref().map(|bias| bias.values(trained));
-        let weight = self.weight.operand(trained);
+        let Linear { weight, bias, .. } = self.linear(trained);
         backend.linear(x, weight, self.orient, bias, ViewMut { buf, span }, write);
-        self.lora.map(|lora| {
-            let mut xa = backend.alloc(x.span.rows * lora.rank);
-            let (a, b) = (&trained[lora.a].value, &trained[lora.b].value);
-            backend.lora(
-                x,
-                a,
-                b,
-                lora.shape(training),
-                &mut xa,
-                ViewMut { buf, span },
-            );
-            xa
-        })
+        self.add_delta(backend, trained, x, ViewMut { buf, span }, training)
+    }
+
+    fn linear<'a>(&'a self, trained: &'a [Parameter<B>]) -> Linear<'a, B> {
+        Linear {
+            weight: self.weight.operand(trained),
+            bias: self.bias.as_ref().map(|bias| bias.values(trained)),
+            out_features: self.out_features,
+        }
+    }
+
+    /// Adds the low-rank product to y, where there is one; gives its `xa`.
+    fn add_delta(
+        &self,
+        backend: &B,
+        trained: &[Parameter<B>],
+        x: View<'_, B::Buf>,
+        y: ViewMut<'_, B::Buf>,
+        training: Option<PassKey>,
+    ) -> Option<B::Buf> {
+        let lora = self.lora?;
+        let mut xa = backend.alloc(x.span.rows * lora.rank);
+        let (a, b) = (&trained[lora.a].value, &trained[lora.b].value);
+        backend.lora(x, a, b, lora.shape(training), &mut xa, y);
+        Some(xa)
     }
 
     /// Adds the gradients of this projection's own parameters, and its share of `dx`.
@@ -145,18 +156,21 @@ pub(crate) fn group_forward<B: Backend>(
     y: ViewMut<'_, B::Buf>,
     training: Option<PassKey>,
 ) -> LowRankInputs<B> {
+    let ViewMut { buf, span } = y;
+    let orient = group.first().map_or(Orient::OutIn, |first| first.orient);
+    assert!(
+        group.iter().all(|projection| projection.orient == orient),
+        "a group is of one orientation"
+    );
+    let linears: Vec<_> = group.iter().map(|one| one.linear(trained)).collect();
+    backend.linear_group(x, &linears, orient, ViewMut { buf, span }, Write::Set);
     let mut first = 0;
-    let mut inputs = Vec::with_capacity(group.len());
-    for projection in group {
-        let span = y.span.columns(first, projection.out_features);
-        let y = ViewMut {
-            buf: &mut *y.buf,
-            span,
-        };
-        inputs.push(projection.forward(backend, trained, x, y, Write::Set, training));
+    let deltas = group.iter().map(|projection| {
+        let span = span.columns(first, projection.out_features);
         first += projection.out_features;
-    }
-    inputs
+        projection.add_delta(backend, trained, x, ViewMut { buf, span }, training)
+    });
+    deltas.collect()
 }
 
 /// The backward pass of [`group_forward`]: `dx` is set, where it is wanted.

@@ -1,7 +1,7 @@
 //! Products with matrices.
 
 use super::{Output, collect, magnitudes, random, span, view, view_mut};
-use lowrank_engine::backend::{Backend, Matrix};
+use lowrank_engine::backend::{Backend, Linear, Matrix};
 use lowrank_engine::shapes::{Orient, StoredDtype, StoredMatrix, Write};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -75,14 +75,15 @@ impl Projection {
         let values = see(&random(shape.0 * shape.1, self.key ^ 3));
         let frozen = backend.weight(self.stored(&values, shape)).unwrap();
         let values = backend.upload(&values);
-        let weight = if self.dense {
-            Matrix::Dense {
-                values: &values,
-                rows: shape.0,
-                cols: shape.1,
-            }
+        let dense = Matrix::Dense {
+            values: &values,
+            rows: shape.0,
+            cols: shape.1,
+        };
+        let [weight, other] = if self.dense {
+            [dense, Matrix::Frozen(&frozen)]
         } else {
-            Matrix::Frozen(&frozen)
+            [Matrix::Frozen(&frozen), dense]
         };
         let bias = self.bias.then(|| input(self.outputs, 4));
         let (mut y, mut dx) = (input(y_span.end(), 5), input(x_span.end(), 6));
@@ -93,6 +94,20 @@ impl Projection {
             orient,
             bias.as_ref(),
             view_mut(&mut y, y_span),
+            write,
+        );
+        let both_span = span(rows, 2 * self.outputs, self.gap);
+        let mut both = input(both_span.end(), 9);
+        let linear = |weight, bias| Linear {
+            weight,
+            bias,
+            out_features: self.outputs,
+        };
+        backend.linear_group(
+            view(&x, x_span),
+            &[linear(weight, bias.as_ref()), linear(other, None)],
+            orient,
+            view_mut(&mut both, both_span),
             write,
         );
         backend.linear_backward_input(
@@ -106,6 +121,7 @@ impl Projection {
         backend.bias_backward(view(&dy, y_span), &mut db);
         vec![
             collect(backend, "y", &y),
+            collect(backend, "y of a group", &both),
             collect(backend, "dx", &dx),
             collect(backend, "dweight", &dw),
             collect(backend, "dbias", &db),

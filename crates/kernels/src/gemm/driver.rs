@@ -1,9 +1,10 @@
 //! Runs a product: packs its rows, then lets threads take tasks, multiply and pack.
 
+use super::group::Group;
 use super::kernel::{Kernel, PackX, Tile, kernel};
-use super::panels::{Pace, Packer, Unit, unit_len};
+use super::panels::{Pace, Packer, Unit};
 use super::progress::Progress;
-use super::tasks::{Cut, Tasks};
+use super::tasks::Cut;
 use super::{K_BLOCK, Mat, MatMut, Precision, Product};
 use super::{arena, few};
 use crate::{Context, Stored, StoredDtype};
@@ -101,38 +102,92 @@ pub(crate) struct Plan<'a> {
 }
 
 /// Runs a job whose shapes were checked.
-pub(crate) fn run(ctx: &Context, job: Job<'_>, y: MatMut<'_>) {
-    let (k, n) = job.product.sizes(job.w.rows, job.w.cols);
-    if y.rows == 0 || n == 0 {
-        return;
+pub(crate) fn run(ctx: &Context, job: Job<'_>, mut y: MatMut<'_>) {
+    let (_, n) = job.product.sizes(job.w.rows, job.w.cols);
+    if y.rows > 0 && n > 0 {
+        run_plans(ctx, &[Plan::new(ctx, job, &mut y, 0)]);
     }
-    let kernel = kernel(ctx.isa, job.precision);
-    let plan = Plan {
-        kernel,
-        job,
-        cut: Cut::new(n, kernel, ctx.threads.parts()),
-        y_stride: y.stride,
-        y: Shared(y.data.as_mut_ptr()),
-        m: y.rows,
-        k,
-        n,
-    };
-    if few::run(ctx, &plan) {
-        return;
+}
+
+/// Runs jobs whose shapes were checked, which read the same rows and write neighbouring columns of y.
+pub(crate) fn run_group<'a>(ctx: &Context, jobs: impl Iterator<Item = Job<'a>>, mut y: MatMut<'_>) {
+    let mut columns = 0;
+    let mut plans = Vec::with_capacity(jobs.size_hint().0);
+    for job in jobs {
+        let (_, n) = job.product.sizes(job.w.rows, job.w.cols);
+        if y.rows > 0 && n > 0 {
+            plans.push(Plan::new(ctx, job, &mut y, columns));
+        }
+        columns += n;
     }
-    if k == 0 {
-        return plan.empty_sum();
+    run_plans(ctx, &plans);
+}
+
+/// Plans that read the same rows.
+fn run_plans(ctx: &Context, plans: &[Plan<'_>]) {
+    let Some(first) = plans.first() else { return };
+    if few::takes(first) {
+        return plans.iter().for_each(|plan| few::run(ctx, plan));
     }
-    let tasks = Tasks::new(&plan, ctx.threads.parts());
-    let packed_len = plan.m * plan.depth();
-    arena::with(packed_len + tasks.panels(), |buffer| {
-        let (packed, passes) = buffer.split_at_mut(packed_len);
-        plan.pack_rows(ctx, packed);
-        let progress = Progress::new(passes);
-        ctx.threads.share(tasks.count(), |turns| {
-            plan.work(turns.flat_map(|task| tasks.units(task)), packed, &progress);
+    if first.k == 0 {
+        return plans.iter().for_each(Plan::empty_sum);
+    }
+    let parts = ctx.threads.parts();
+    let packed_len = first.m * first.depth();
+    for plans in plans.chunk_by(|a, b| a.cut.parts() == b.cut.parts()) {
+        let group = Group::new(plans, parts);
+        arena::with(packed_len + group.panels(), |buffer| {
+            let (packed, passes) = buffer.split_at_mut(packed_len);
+            first.pack_rows(ctx, packed);
+            let progress = Progress::new(passes);
+            ctx.threads.share(group.count(), |turns| {
+                let units = turns.flat_map(|task| group.units(task));
+                work(units, group.unit_len(), packed, &progress);
+            });
         });
+    }
+}
+
+/// What one thread does: it multiplies a unit while it packs the next.
+fn work<'a>(
+    mut units: impl Iterator<Item = (&'a Plan<'a>, Unit)>,
+    unit_len: usize,
+    packed: &[u32],
+    progress: &Progress<'_>,
+) {
+    let _watch = progress.watch();
+    arena::with(2 * unit_len, |buffers| {
+        let (buffer, mut spare) = buffers.split_at_mut(unit_len);
+        let next = units.next();
+        let mut packer = next.map(|(plan, unit)| Packer::new(plan, unit, buffer));
+        while let Some(ready) = packer {
+            let (plan, unit, panels) = ready.finish();
+            let next = units.next();
+            let next = next.map(|(plan, unit)| Packer::new(plan, unit, std::mem::take(&mut spare)));
+            progress.wait_for(&unit);
+            packer = plan.multiply(&unit, panels, packed, next);
+            progress.done(&unit);
+            spare = panels;
+        }
     });
+}
+
+impl<'a> Plan<'a> {
+    /// For a product of at least one element, which is the columns of y from `first` on.
+    fn new(ctx: &Context, job: Job<'a>, y: &mut MatMut<'_>, first: usize) -> Self {
+        let kernel = kernel(ctx.isa, job.precision);
+        let (k, n) = job.product.sizes(job.w.rows, job.w.cols);
+        Self {
+            kernel,
+            job,
+            cut: Cut::new(n, kernel, ctx.threads.parts()),
+            y_stride: y.stride,
+            y: Shared(y.data[first..].as_mut_ptr()),
+            m: y.rows,
+            k,
+            n,
+        }
+    }
 }
 
 impl Plan<'_> {
@@ -169,25 +224,6 @@ impl Plan<'_> {
         } else {
             ctx.threads.run(tiles, pack_tile);
         }
-    }
-
-    /// What one thread does: it multiplies a unit while it packs the next.
-    fn work(&self, mut units: impl Iterator<Item = Unit>, packed: &[u32], progress: &Progress<'_>) {
-        let _watch = progress.watch();
-        let len = unit_len(self);
-        arena::with(2 * len, |buffers| {
-            let (buffer, mut spare) = buffers.split_at_mut(len);
-            let mut packer = units.next().map(|unit| Packer::new(self, unit, buffer));
-            while let Some(ready) = packer {
-                let (unit, panels) = ready.finish();
-                let next = units.next();
-                let next = next.map(|next| Packer::new(self, next, std::mem::take(&mut spare)));
-                progress.wait_for(&unit);
-                packer = self.multiply(&unit, panels, packed, next);
-                progress.done(&unit);
-                spare = panels;
-            }
-        });
     }
 
     /// Lets each tile of rows meet all panels of a unit while the first cache has it, and packs the next unit meanwhile.

@@ -20,13 +20,15 @@ const COLUMNS_ACROSS: [usize; 2] = [256, 2048];
 /// set of the first cache, nor do the next lines of one row those of another.
 const ROW_SKEW: usize = 272;
 
-/// Runs a plan if it is for this module.
-pub(crate) fn run(ctx: &Context, plan: &Plan<'_>) -> bool {
-    let Some(kernel) = kernel(plan) else {
-        return false;
-    };
+/// Whether a plan is for this module.
+pub(crate) fn takes(plan: &Plan<'_>) -> bool {
+    kernel(plan).is_some()
+}
+
+/// Runs a plan that is for this module.
+pub(crate) fn run(ctx: &Context, plan: &Plan<'_>) {
+    let kernel = kernel(plan).expect("a plan that few rows take");
     run_with(kernel, ctx, plan);
-    true
 }
 
 fn kernel(plan: &Plan<'_>) -> Option<FewFn> {

@@ -17,14 +17,15 @@
 //!
 //! **How.** Activations are packed once a call into tiles of a few rows. A thread decodes and packs some panels of the
 //! matrix (up to 48 columns of y each, one block of k) into its buffer and runs all rows over them while it packs the next
-//! ones, where AVX-512 multiplies bf16 inside the loop that multiplies; the matrix is read once, and nothing is allocated
-//! after the first calls. For few rows nothing of the matrix is packed (`few.rs`): up to [`FEW_ROWS`] along k, fewer along n
+//! ones, where AVX-512 multiplies bf16 inside the loop that multiplies; the matrix is read once, and no buffer is allocated
+//! after the first calls. Matrices that read the same activations share them packed (`group.rs`). For few rows nothing of the matrix is packed (`few.rs`): up to [`FEW_ROWS`] along k, fewer along n
 //! and only where AVX-512 multiplies bf16 or AVX2 f32.
 
 mod ahead;
 pub(crate) mod arena;
 mod driver;
 mod few;
+mod group;
 mod kernel;
 mod mat;
 pub mod scalar;
@@ -101,7 +102,54 @@ pub fn gemm(
     precision: Precision,
 ) {
     check_shapes(&x, &w, product, bias, &y);
-    let job = driver::Job {
+    let job = job(x, (w, bias), product, add, precision);
+    driver::run(ctx, job, y);
+}
+
+/// A matrix and, if there is one, the bias of its columns of y.
+pub type Biased<'a> = (Stored<'a>, Option<&'a [f32]>);
+
+/// [`gemm`] of matrices that read the same x; their columns of y follow each other. x is packed once. The same bits as one
+/// product after the other.
+///
+/// # Panics
+/// When shapes do not fit: the caller has checked them.
+pub fn gemm_group(
+    ctx: &Context,
+    x: Mat<'_>,
+    group: &[Biased<'_>],
+    product: Product,
+    y: MatMut<'_>,
+    add: bool,
+    precision: Precision,
+) {
+    x.check();
+    y.check();
+    let columns: Vec<usize> = group
+        .iter()
+        .map(|(w, bias)| check_matrix(&x, w, product, *bias))
+        .collect();
+    assert!(
+        x.rows == y.rows && columns.iter().sum::<usize>() == y.cols,
+        "{} rows and {columns:?} columns into {}×{}",
+        x.rows,
+        y.rows,
+        y.cols
+    );
+    let jobs = group
+        .iter()
+        .map(|operand| job(x, *operand, product, add, precision));
+    driver::run_group(ctx, jobs, y);
+}
+
+fn job<'a>(
+    x: Mat<'a>,
+    (w, bias): Biased<'a>,
+    product: Product,
+    add: bool,
+    precision: Precision,
+) -> driver::Job<'a> {
+    driver::Job {
         x: driver::Rows::Of(x),
         w: w.into(),
         product,
@@ -109,8 +157,7 @@ pub fn gemm(
         add,
         scale: 1.0,
         precision,
-    };
-    driver::run(ctx, job, y);
+    }
 }
 
 fn check_shapes(
@@ -121,21 +168,32 @@ fn check_shapes(
     y: &MatMut<'_>,
 ) {
     x.check();
-    w.check();
     y.check();
+    let n = check_matrix(x, w, product, bias);
+    assert!(
+        y.cols == n && x.rows == y.rows,
+        "{} rows and {n} columns into {}×{}",
+        x.rows,
+        y.rows,
+        y.cols
+    );
+}
+
+/// Columns of y.
+fn check_matrix(x: &Mat<'_>, w: &Stored<'_>, product: Product, bias: Option<&[f32]>) -> usize {
+    w.check();
     let (k, n) = product.sizes(w.rows, w.cols);
     assert!(
-        x.cols == k && y.cols == n && x.rows == y.rows,
-        "{}×{} times a {product:?} matrix {}×{} into {}×{}",
+        x.cols == k,
+        "{}×{} times a {product:?} matrix {}×{}",
         x.rows,
         x.cols,
         w.rows,
-        w.cols,
-        y.rows,
-        y.cols
+        w.cols
     );
     assert!(
         bias.is_none_or(|bias| bias.len() == n),
         "bias of {n} columns"
     );
+    n
 }

@@ -65,9 +65,9 @@ impl<'a> Packer<'a> {
     }
 
     /// What is not packed yet, at once.
-    pub(super) fn finish(mut self) -> (Unit, &'a mut [u32]) {
+    pub(super) fn finish(mut self) -> (&'a Plan<'a>, Unit, &'a mut [u32]) {
         self.pack_to(self.pieces());
-        (self.unit, self.out)
+        (self.plan, self.unit, self.out)
     }
 
     fn pieces(&self) -> usize {

@@ -43,6 +43,11 @@ impl Cut {
         }
     }
 
+    /// Parts, of which each thread has one where there are columns enough.
+    pub(super) fn parts(&self) -> usize {
+        self.parts
+    }
+
     fn panels(&self) -> usize {
         self.parts * self.panels_in_part
     }
@@ -111,18 +116,38 @@ pub(super) struct Tasks<'a> {
     k: usize,
     /// Of k, in a pass.
     depth: usize,
+    place: Place,
+}
+
+/// Where a product stands among those that are done in one go.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) is_first: bool,
+    pub(super) is_last: bool,
+    /// Columns of all.
+    pub(super) columns: usize,
+}
+
+impl Place {
+    /// Groups of one panel at either end: the first panel of all is packed while nothing is multiplied, so it is alone.
+    fn small_groups(self) -> (usize, usize) {
+        let small_last = if self.is_last { SMALL_GROUPS } else { 0 };
+        (usize::from(self.is_first), small_last)
+    }
 }
 
 impl<'a> Tasks<'a> {
     /// Tasks for threads that take them from so many parts.
-    pub(super) fn new(plan: &'a Plan<'_>, parts: usize) -> Self {
+    pub(super) fn new(plan: &'a Plan<'_>, parts: usize, place: Place) -> Self {
         let cut = &plan.cut;
         // All rows, unless the groups are too few to share out.
         let group_size = plan.kernel.panels(plan.job.product);
         assert!(group_size <= Unit::PANELS, "a unit holds a group");
-        let groups =
-            cut.parts * Groups::new(cut.panels_in_part, group_size, 1, SMALL_GROUPS).count();
-        let chunks = TASKS_AT_LEAST.div_ceil(groups).max(1);
+        let (small_first, small_last) = place.small_groups();
+        let groups = Groups::new(cut.panels_in_part, group_size, small_first, small_last);
+        let groups = cut.parts * groups.count();
+        let at_least = TASKS_AT_LEAST * plan.n / place.columns;
+        let chunks = at_least.div_ceil(groups).max(1);
         let row_chunk = plan.m.div_ceil(chunks).max(ROWS_AT_LEAST);
         let in_passes = match plan.job.product {
             // Stored rows lie in a page each: one block of them at a time is as many pages as the processor remembers.
@@ -142,6 +167,7 @@ impl<'a> Tasks<'a> {
             rows: plan.m,
             k: plan.k,
             depth,
+            place,
         }
     }
 
@@ -153,28 +179,24 @@ impl<'a> Tasks<'a> {
         self.rows.div_ceil(self.row_chunk)
     }
 
-    /// The first panel of all is packed while nothing is multiplied, so it is alone.
     fn groups(&self, pass: usize) -> Groups {
-        let last = pass + 1 == self.passes();
-        let small_last = if last { SMALL_GROUPS } else { 0 };
-        Groups::new(
-            self.cut.panels_in_part,
-            self.group_size,
-            usize::from(pass == 0),
-            small_last,
-        )
+        let (small_first, small_last) = self.place.small_groups();
+        let first = if pass == 0 { small_first } else { 0 };
+        let last = if pass + 1 == self.passes() {
+            small_last
+        } else {
+            0
+        };
+        Groups::new(self.cut.panels_in_part, self.group_size, first, last)
     }
 
     fn in_pass(&self, pass: usize) -> usize {
         self.chunks() * self.groups(pass).count()
     }
 
-    fn in_part(&self) -> usize {
+    /// Tasks of a part.
+    pub(super) fn in_part(&self) -> usize {
         (0..self.passes()).map(|pass| self.in_pass(pass)).sum()
-    }
-
-    pub(super) fn count(&self) -> usize {
-        self.cut.parts * self.in_part()
     }
 
     /// Panels, each for all chunks of rows.
@@ -182,9 +204,9 @@ impl<'a> Tasks<'a> {
         self.cut.panels() * self.chunks()
     }
 
-    /// What a task multiplies, one unit after the other.
-    pub(super) fn units(&self, task: usize) -> impl Iterator<Item = Unit> + use<> {
-        let (part, mut task, mut pass) = (task / self.in_part(), task % self.in_part(), 0);
+    /// What a task of a part multiplies, one unit after the other.
+    pub(super) fn units(&self, part: usize, mut task: usize) -> impl Iterator<Item = Unit> + use<> {
+        let mut pass = 0;
         while task >= self.in_pass(pass) {
             task -= self.in_pass(pass);
             pass += 1;

@@ -226,6 +226,58 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_group_has_the_bits_of_its_products(
+        m in 1usize..90, k in 0usize..2100, columns in (0usize..330, 1usize..120, 0usize..40),
+        seed: u64, threads in 1usize..4, add: bool, kind in products(),
+    ) {
+        let columns = [columns.0, columns.1, columns.2];
+        let mut cases = columns.map(|n| Case::new((m, k, n), seed ^ n as u64, 0, kind));
+        let (x, x_stride) = (cases[0].x.clone(), cases[0].x_stride);
+        for case in &mut cases {
+            (case.x, case.x_stride, case.add) = (x.clone(), x_stride, add);
+        }
+        for isa in Isa::available() {
+            let ctx = Context::new(Some(threads), Some(isa));
+            let one_by_one = beside_each_other(&cases, |case| case.run(&ctx));
+            prop_assert_eq!(run_group(&ctx, &cases), one_by_one, "{:?}", isa);
+        }
+    }
+}
+
+/// One matrix of what belongs to each case: its rows without gaps, after those of the case before.
+fn beside_each_other(cases: &[Case; 3], of: impl Fn(&Case) -> Vec<f32>) -> Vec<f32> {
+    let parts = cases.each_ref().map(of);
+    let row = |row: usize| {
+        let part =
+            |(case, part): (&Case, &Vec<f32>)| part[row * case.y_stride..][..case.n].to_vec();
+        cases.iter().zip(&parts).flat_map(part).collect::<Vec<_>>()
+    };
+    (0..cases[0].m).flat_map(row).collect()
+}
+
+fn run_group(ctx: &Context, cases: &[Case; 3]) -> Vec<f32> {
+    let [first, ..] = cases;
+    let group = cases
+        .each_ref()
+        .map(|case| (case.w(), case.bias.as_deref()));
+    let mut data = beside_each_other(cases, |case| case.y.clone());
+    let y = MatMut::dense(&mut data, first.m, cases.iter().map(|case| case.n).sum());
+    gemm_group(
+        ctx,
+        first.x(),
+        &group,
+        first.product,
+        y,
+        first.add,
+        first.precision,
+    );
+    data
+}
+
 #[test]
 fn many_panels_in_groups_give_the_definitions_bits() {
     for product in [Product::Nt, Product::Nn] {
