@@ -55,7 +55,7 @@ pub struct Linear<'a, B: Backend + ?Sized> {
     pub weight: Matrix<'a, B>,
     /// Its bias, `[O]`.
     pub bias: Option<&'a B::Buf>,
-    /// O, its columns of y.
+    /// O, its columns of y: the matrix's own.
     pub out_features: usize,
 }
 

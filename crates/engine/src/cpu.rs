@@ -211,15 +211,19 @@ impl Backend for Cpu {
         y: ViewMut<'_, Buf>,
         write: Write,
     ) {
-        let group: Vec<_> = group
-            .iter()
-            .map(|linear| (stored(linear.weight), linear.bias.map(Buf::as_slice)))
-            .collect();
+        let product = forward_product(orient);
+        let biased = group.iter().map(|linear| {
+            let weight = stored(linear.weight);
+            let (_, columns) = product.sizes(weight.rows, weight.cols);
+            assert_eq!(columns, linear.out_features, "columns of a projection");
+            (weight, linear.bias.map(Buf::as_slice))
+        });
+        let group: Vec<_> = biased.collect();
         kernels::gemm_group(
             &self.context,
             mat(x),
             &group,
-            forward_product(orient),
+            product,
             mat_mut(y),
             write == Write::Add,
             self.precision(),

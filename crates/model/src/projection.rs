@@ -165,12 +165,13 @@ pub(crate) fn group_forward<B: Backend>(
     let linears: Vec<_> = group.iter().map(|one| one.linear(trained)).collect();
     backend.linear_group(x, &linears, orient, ViewMut { buf, span }, Write::Set);
     let mut first = 0;
-    let deltas = group.iter().map(|projection| {
+    let mut inputs = Vec::with_capacity(group.len());
+    for projection in group {
         let span = span.columns(first, projection.out_features);
+        inputs.push(projection.add_delta(backend, trained, x, ViewMut { buf, span }, training));
         first += projection.out_features;
-        projection.add_delta(backend, trained, x, ViewMut { buf, span }, training)
-    });
-    deltas.collect()
+    }
+    inputs
 }
 
 /// The backward pass of [`group_forward`]: `dx` is set, where it is wanted.

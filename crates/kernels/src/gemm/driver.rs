@@ -1,4 +1,4 @@
-//! Runs a product: packs its rows, then lets threads take tasks, multiply and pack.
+//! Runs products that read the same rows: packs those, then lets threads take tasks, multiply and pack.
 
 use super::group::Group;
 use super::kernel::{Kernel, PackX, Tile, kernel};
@@ -102,23 +102,27 @@ pub(crate) struct Plan<'a> {
 }
 
 /// Runs a job whose shapes were checked.
-pub(crate) fn run(ctx: &Context, job: Job<'_>, mut y: MatMut<'_>) {
+pub(crate) fn run(ctx: &Context, job: Job<'_>, y: MatMut<'_>) {
     let (_, n) = job.product.sizes(job.w.rows, job.w.cols);
     if y.rows > 0 && n > 0 {
-        run_plans(ctx, &[Plan::new(ctx, job, &mut y, 0)]);
+        let start = y.data.as_mut_ptr();
+        run_plans(ctx, &[Plan::new(ctx, job, start, y.stride, y.rows)]);
     }
 }
 
 /// Runs jobs whose shapes were checked, which read the same rows and write neighbouring columns of y.
-pub(crate) fn run_group<'a>(ctx: &Context, jobs: impl Iterator<Item = Job<'a>>, mut y: MatMut<'_>) {
-    let mut columns = 0;
+pub(crate) fn run_group<'a>(ctx: &Context, jobs: impl Iterator<Item = Job<'a>>, y: MatMut<'_>) {
+    let start = y.data.as_mut_ptr();
+    let mut first = 0;
     let mut plans = Vec::with_capacity(jobs.size_hint().0);
     for job in jobs {
         let (_, n) = job.product.sizes(job.w.rows, job.w.cols);
         if y.rows > 0 && n > 0 {
-            plans.push(Plan::new(ctx, job, &mut y, columns));
+            // SAFETY: column `first` is inside y, which was checked.
+            let start = unsafe { start.add(first) };
+            plans.push(Plan::new(ctx, job, start, y.stride, y.rows));
         }
-        columns += n;
+        first += n;
     }
     run_plans(ctx, &plans);
 }
@@ -132,20 +136,23 @@ fn run_plans(ctx: &Context, plans: &[Plan<'_>]) {
     if first.k == 0 {
         return plans.iter().for_each(Plan::empty_sum);
     }
-    let parts = ctx.threads.parts();
-    let packed_len = first.m * first.depth();
-    for plans in plans.chunk_by(|a, b| a.cut.parts() == b.cut.parts()) {
-        let group = Group::new(plans, parts);
-        arena::with(packed_len + group.panels(), |buffer| {
-            let (packed, passes) = buffer.split_at_mut(packed_len);
-            first.pack_rows(ctx, packed);
-            let progress = Progress::new(passes);
-            ctx.threads.share(group.count(), |turns| {
-                let units = turns.flat_map(|task| group.units(task));
-                work(units, group.unit_len(), packed, &progress);
-            });
+    arena::with(first.m * first.depth(), |packed| {
+        first.pack_rows(ctx, packed);
+        // A thread has a part of its own in all products of a group, or passes would wait for each other.
+        for plans in plans.chunk_by(|a, b| a.cut.parts() == b.cut.parts()) {
+            run_packed(ctx, &Group::new(plans, ctx.threads.parts()), packed);
+        }
+    });
+}
+
+fn run_packed(ctx: &Context, group: &Group<'_>, packed: &[u32]) {
+    arena::with(group.panels(), |passes| {
+        let progress = Progress::new(passes);
+        ctx.threads.share(group.count(), |turns| {
+            let units = turns.flat_map(|task| group.units(task));
+            work(units, group.unit_len(), packed, &progress);
         });
-    }
+    });
 }
 
 /// What one thread does: it multiplies a unit while it packs the next.
@@ -173,17 +180,17 @@ fn work<'a>(
 }
 
 impl<'a> Plan<'a> {
-    /// For a product of at least one element, which is the columns of y from `first` on.
-    fn new(ctx: &Context, job: Job<'a>, y: &mut MatMut<'_>, first: usize) -> Self {
+    /// For a product of `m` rows and at least one element, the first of which is at `start`.
+    fn new(ctx: &Context, job: Job<'a>, start: *mut f32, y_stride: usize, m: usize) -> Self {
         let kernel = kernel(ctx.isa, job.precision);
         let (k, n) = job.product.sizes(job.w.rows, job.w.cols);
         Self {
             kernel,
             job,
             cut: Cut::new(n, kernel, ctx.threads.parts()),
-            y_stride: y.stride,
-            y: Shared(y.data[first..].as_mut_ptr()),
-            m: y.rows,
+            y_stride,
+            y: Shared(start),
+            m,
             k,
             n,
         }

@@ -27,21 +27,7 @@ pub(crate) fn takes(plan: &Plan<'_>) -> bool {
 
 /// Runs a plan that is for this module.
 pub(crate) fn run(ctx: &Context, plan: &Plan<'_>) {
-    let kernel = kernel(plan).expect("a plan that few rows take");
-    run_with(kernel, ctx, plan);
-}
-
-fn kernel(plan: &Plan<'_>) -> Option<FewFn> {
-    let rows_of = matches!(plan.job.x, Rows::Of(_));
-    let by_dtype = match plan.job.product {
-        _ if !rows_of || plan.k == 0 => None,
-        Product::Nt => (plan.m <= FEW_ROWS).then_some(plan.kernel.few),
-        Product::Nn => plan.kernel.across.filter(|_| plan.m <= ROWS_ACROSS),
-    };
-    by_dtype.map(|kernels| kernels[slot(plan.job.w.dtype)])
-}
-
-fn run_with(kernel: FewFn, ctx: &Context, plan: &Plan<'_>) {
+    let kernel = kernel(plan).expect("a plan for this module");
     let columns = columns(ctx, plan);
     let stride = x_stride(plan);
     let len = match plan.job.product {
@@ -61,6 +47,16 @@ fn run_with(kernel: FewFn, ctx: &Context, plan: &Plan<'_>) {
             unsafe { kernel(&few) };
         });
     });
+}
+
+fn kernel(plan: &Plan<'_>) -> Option<FewFn> {
+    let rows_of = matches!(plan.job.x, Rows::Of(_));
+    let by_dtype = match plan.job.product {
+        _ if !rows_of || plan.k == 0 => None,
+        Product::Nt => (plan.m <= FEW_ROWS).then_some(plan.kernel.few),
+        Product::Nn => plan.kernel.across.filter(|_| plan.m <= ROWS_ACROSS),
+    };
+    by_dtype.map(|kernels| kernels[slot(plan.job.w.dtype)])
 }
 
 /// Columns of a task: a multiple of every kernel's columns at a time.

@@ -9,6 +9,7 @@ use super::tasks::{Place, Tasks};
 pub(super) struct Group<'a> {
     members: Vec<Member<'a>>,
     parts: usize,
+    panels: usize,
 }
 
 struct Member<'a> {
@@ -21,35 +22,33 @@ struct Member<'a> {
 impl<'a> Group<'a> {
     /// Of at least one product, for threads that take tasks from so many parts.
     pub(super) fn new(plans: &'a [Plan<'a>], parts: usize) -> Self {
+        let mut group = Self {
+            members: Vec::with_capacity(plans.len()),
+            parts: plans[0].cut.parts(),
+            panels: 0,
+        };
         let columns = plans.iter().map(|plan| plan.n).sum();
-        let mut first_panel = 0;
-        let members = plans.iter().enumerate().map(|(index, plan)| {
+        for (index, plan) in plans.iter().enumerate() {
             let place = Place {
                 is_first: index == 0,
                 is_last: index + 1 == plans.len(),
                 columns,
             };
             let tasks = Tasks::new(plan, parts, place);
-            let panels = tasks.panels();
-            first_panel += panels;
-            Member {
+            let first_panel = group.panels;
+            group.panels += tasks.panels();
+            group.members.push(Member {
                 plan,
                 tasks,
-                first_panel: first_panel - panels,
-            }
-        });
-        Self {
-            members: members.collect(),
-            parts: plans[0].cut.parts(),
+                first_panel,
+            });
         }
+        group
     }
 
     /// Panels of all products, each for all chunks of rows.
     pub(super) fn panels(&self) -> usize {
-        self.members
-            .iter()
-            .map(|member| member.tasks.panels())
-            .sum()
+        self.panels
     }
 
     /// Tasks of all products.
@@ -57,10 +56,9 @@ impl<'a> Group<'a> {
         self.parts * self.in_part()
     }
 
-    /// Dwords of a thread's buffer for one unit.
+    /// Dwords of a thread's buffer for one unit, the same for all: they have one kernel and one direction.
     pub(super) fn unit_len(&self) -> usize {
-        let lens = self.members.iter().map(|member| unit_len(member.plan));
-        lens.max().unwrap_or(0)
+        unit_len(self.members[0].plan)
     }
 
     fn in_part(&self) -> usize {

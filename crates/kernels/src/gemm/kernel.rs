@@ -106,10 +106,14 @@ pub(crate) struct Kernel {
     pub(crate) cols: usize,
     /// Columns are padded to a multiple of this.
     pub(crate) lanes: usize,
-    /// Panels of a unit, stored rows along k and along n, at most [`Unit::PANELS`](super::panels::Unit::PANELS): two units
-    /// fit the second cache, 512 KB where AVX2 is the widest.
+    /// Panels of a unit where stored rows lie along k, at most [`Unit::PANELS`](super::panels::Unit::PANELS); two units fit
+    /// the second cache, 512 KB where AVX2 is the widest.
     pub(crate) panels_nt: usize,
+    /// Panels of a unit where stored rows lie along n; otherwise as above.
     pub(crate) panels_nn: usize,
+    /// More packed dwords of rows than this do not stay in the third cache from unit to unit, so with stored rows along k
+    /// a pass takes one block of k of them. Fewer stay, and passes would only read y more often.
+    pub(crate) rows_cached: usize,
     pub(crate) packing: Packing,
     /// Whether tiles can read rows of f32 that are wider than the panel, and end with it.
     pub(crate) direct: bool,

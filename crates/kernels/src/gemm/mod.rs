@@ -109,8 +109,8 @@ pub fn gemm(
 /// A matrix and, if there is one, the bias of its columns of y.
 pub type Biased<'a> = (Stored<'a>, Option<&'a [f32]>);
 
-/// [`gemm`] of matrices that read the same x; their columns of y follow each other. x is packed once. The same bits as one
-/// product after the other.
+/// [`gemm`] of matrices that read the same x; their columns of y follow each other. x is packed once, but for few rows.
+/// The same bits as one product after the other.
 ///
 /// # Panics
 /// When shapes do not fit: the caller has checked them.

@@ -109,6 +109,7 @@ const fn kernel(packing: Packing) -> Kernel {
         lanes: COLS,
         panels_nt: 2,
         panels_nn: 2,
+        rows_cached: usize::MAX,
         packing,
         direct: false,
         pack_x: if wide {

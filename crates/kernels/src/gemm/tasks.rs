@@ -13,9 +13,6 @@ use std::ops::Range;
 const TASKS_AT_LEAST: usize = 16;
 /// Fewer rows than this would pack a panel for too little work.
 const ROWS_AT_LEAST: usize = 32;
-/// Packed rows of more dwords than this, 12 MB, do not stay in the third cache while a group meets them, so a pass takes one
-/// block of k of them (docs/PERFORMANCE.md, passes). Smaller ones stay, and passes would only read y again.
-const ROWS_CACHED: usize = 3 << 20;
 /// Groups of one panel at the end of a thread's part, so that threads finish together.
 const SMALL_GROUPS: usize = 5;
 
@@ -67,14 +64,14 @@ impl Cut {
 
 /// A part's panels in groups of `size`, but for those of one panel at either end.
 #[derive(Clone, Copy)]
-struct Groups {
+struct PanelGroups {
     panels: usize,
     size: usize,
     small_first: usize,
     small_last: usize,
 }
 
-impl Groups {
+impl PanelGroups {
     fn new(panels: usize, size: usize, small_first: usize, small_last: usize) -> Self {
         let small_first = small_first.min(panels);
         Self {
@@ -144,15 +141,16 @@ impl<'a> Tasks<'a> {
         let group_size = plan.kernel.panels(plan.job.product);
         assert!(group_size <= Unit::PANELS, "a unit holds a group");
         let (small_first, small_last) = place.small_groups();
-        let groups = Groups::new(cut.panels_in_part, group_size, small_first, small_last);
+        let groups = PanelGroups::new(cut.panels_in_part, group_size, small_first, small_last);
         let groups = cut.parts * groups.count();
+        // As many of all tasks as it has of all columns.
         let at_least = TASKS_AT_LEAST * plan.n / place.columns;
         let chunks = at_least.div_ceil(groups).max(1);
         let row_chunk = plan.m.div_ceil(chunks).max(ROWS_AT_LEAST);
         let in_passes = match plan.job.product {
             // Stored rows lie in a page each: one block of them at a time is as many pages as the processor remembers.
             Product::Nn => true,
-            Product::Nt => plan.m * plan.depth() > ROWS_CACHED,
+            Product::Nt => plan.m * plan.depth() > plan.kernel.rows_cached,
         };
         // A part that several threads begin in has one pass: they would wait for each other.
         let depth = if in_passes && cut.parts == parts {
@@ -179,7 +177,7 @@ impl<'a> Tasks<'a> {
         self.rows.div_ceil(self.row_chunk)
     }
 
-    fn groups(&self, pass: usize) -> Groups {
+    fn groups(&self, pass: usize) -> PanelGroups {
         let (small_first, small_last) = self.place.small_groups();
         let first = if pass == 0 { small_first } else { 0 };
         let last = if pass + 1 == self.passes() {
@@ -187,7 +185,7 @@ impl<'a> Tasks<'a> {
         } else {
             0
         };
-        Groups::new(self.cut.panels_in_part, self.group_size, first, last)
+        PanelGroups::new(self.cut.panels_in_part, self.group_size, first, last)
     }
 
     fn in_pass(&self, pass: usize) -> usize {
@@ -287,7 +285,7 @@ mod tests {
         for (panels, (size, first, last)) in
             (1..40).flat_map(|panels| sizes.clone().map(move |rest| (panels, rest)))
         {
-            let groups = Groups::new(panels, size, first, last);
+            let groups = PanelGroups::new(panels, size, first, last);
             let all: Vec<_> = (0..groups.count())
                 .map(|group| groups.panels(group))
                 .collect();

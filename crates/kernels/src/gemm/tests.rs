@@ -232,20 +232,59 @@ proptest! {
     #[test]
     fn a_group_has_the_bits_of_its_products(
         m in 1usize..90, k in 0usize..2100, columns in (0usize..330, 1usize..120, 0usize..40),
-        seed: u64, threads in 1usize..4, add: bool, kind in products(),
+        seed: u64, threads in 1usize..4, add: bool, kinds in [products(), products(), products()],
     ) {
+        let [(product, _, precision), ..] = kinds;
         let columns = [columns.0, columns.1, columns.2];
-        let mut cases = columns.map(|n| Case::new((m, k, n), seed ^ n as u64, 0, kind));
-        let (x, x_stride) = (cases[0].x.clone(), cases[0].x_stride);
-        for case in &mut cases {
-            (case.x, case.x_stride, case.add) = (x.clone(), x_stride, add);
-        }
+        let of = |i: usize| (columns[i], (product, kinds[i].1, precision));
+        let cases = group((m, k), [of(0), of(1), of(2)], seed, add);
         for isa in Isa::available() {
             let ctx = Context::new(Some(threads), Some(isa));
-            let one_by_one = beside_each_other(&cases, |case| case.run(&ctx));
-            prop_assert_eq!(run_group(&ctx, &cases), one_by_one, "{:?}", isa);
+            prop_assert_eq!(run_group(&ctx, &cases), run_each(&ctx, &cases), "{:?}", isa);
         }
     }
+}
+
+#[test]
+fn a_group_in_passes_along_k_has_the_bits_of_its_products() {
+    let of = |n, dtype| (n, (Product::Nt, dtype, Precision::F32));
+    let columns = [
+        of(40, StoredDtype::F16),
+        of(24, StoredDtype::Bf16),
+        of(100, StoredDtype::F32),
+    ];
+    let cases = group((400, 8192), columns, 5, false);
+    for isa in Isa::available()
+        .into_iter()
+        .filter(|isa| *isa != Isa::Scalar)
+    {
+        let ctx = Context::new(Some(2), Some(isa));
+        assert_eq!(run_group(&ctx, &cases), run_each(&ctx, &cases), "{isa:?}");
+    }
+}
+
+/// Products that read the same x.
+fn group(
+    (m, k): (usize, usize),
+    of: [(usize, (Product, StoredDtype, Precision)); 3],
+    seed: u64,
+    add: bool,
+) -> [Case; 3] {
+    let mut cases = of.map(|(n, kind)| Case::new((m, k, n), seed ^ n as u64, 0, kind));
+    let (x, x_stride) = (cases[0].x.clone(), cases[0].x_stride);
+    for case in &mut cases {
+        (case.x, case.x_stride, case.add) = (x.clone(), x_stride, add);
+    }
+    cases
+}
+
+/// The bits of one product after the other.
+fn run_each(ctx: &Context, cases: &[Case; 3]) -> Vec<u32> {
+    bits(&beside_each_other(cases, |case| case.run(ctx)))
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
 }
 
 /// One matrix of what belongs to each case: its rows without gaps, after those of the case before.
@@ -259,7 +298,7 @@ fn beside_each_other(cases: &[Case; 3], of: impl Fn(&Case) -> Vec<f32>) -> Vec<f
     (0..cases[0].m).flat_map(row).collect()
 }
 
-fn run_group(ctx: &Context, cases: &[Case; 3]) -> Vec<f32> {
+fn run_group(ctx: &Context, cases: &[Case; 3]) -> Vec<u32> {
     let [first, ..] = cases;
     let group = cases
         .each_ref()
@@ -275,7 +314,7 @@ fn run_group(ctx: &Context, cases: &[Case; 3]) -> Vec<f32> {
         first.add,
         first.precision,
     );
-    data
+    bits(&data)
 }
 
 #[test]

@@ -17,6 +17,8 @@ use std::arch::x86_64::*;
 const ROWS: usize = 6;
 const VECTORS: usize = 2;
 const LANES: usize = 8;
+/// 12 MB (docs/PERFORMANCE.md, passes).
+const ROWS_CACHED: usize = 3 << 20;
 
 pub(crate) static F32: Kernel = kernel::<false>(Packing::F32);
 pub(crate) static WIDE: Kernel = kernel::<true>(Packing::Wide);
@@ -26,8 +28,10 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         rows: ROWS,
         cols: VECTORS * LANES,
         lanes: LANES,
+        // Two and three, not three and two: 3 to 5 % each (docs/PERFORMANCE.md, panels).
         panels_nt: 2,
         panels_nn: 3,
+        rows_cached: ROWS_CACHED,
         packing,
         direct: matches!(packing, Packing::F32),
         pack_x: pack::x::<WIDE>,

@@ -277,7 +277,7 @@ unsafe fn columns_of_pairs<const WIDE: bool>(
 /// Writes vectors, `stride` from one to the next.
 ///
 /// # Safety
-/// They are writable; the processor has AVX2.
+/// Eight f32 are writable at each place; the processor has AVX2.
 #[inline(always)]
 unsafe fn store(columns: &[__m256], out: *mut f32, stride: usize) {
     for (slot, column) in columns.iter().enumerate() {
@@ -331,12 +331,12 @@ pub(super) unsafe fn nn<const WIDE: bool, S: Source>(pack: &PackW) {
             let out = pack.out.add(slot * pack.stride).cast::<f32>();
             for group in (0..whole).step_by(LANES) {
                 let values = S::values(row.wrapping_add(group * S::SIZE));
-                _mm256_storeu_ps(out.add(group), weight::<WIDE>(values));
+                _mm256_storeu_ps(out.add(group), along_n::<WIDE>(values));
             }
             for group in (whole..pack.width).step_by(LANES) {
                 let at = row.wrapping_add(group * S::SIZE);
                 let values = S::up_to(at, columns.saturating_sub(group));
-                _mm256_storeu_ps(out.add(group), weight::<WIDE>(values));
+                _mm256_storeu_ps(out.add(group), along_n::<WIDE>(values));
             }
         }
     }
@@ -347,7 +347,7 @@ pub(super) unsafe fn nn<const WIDE: bool, S: Source>(pack: &PackW) {
 /// # Safety
 /// The processor has AVX2.
 #[inline(always)]
-unsafe fn weight<const WIDE: bool>(values: __m256) -> __m256 {
+unsafe fn along_n<const WIDE: bool>(values: __m256) -> __m256 {
     // SAFETY: the caller's promise.
     unsafe { if WIDE { round_to_bf16(values) } else { values } }
 }

@@ -60,6 +60,8 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         lanes: LANES,
         panels_nt: 2,
         panels_nn: 2,
+        // Never: not measured here.
+        rows_cached: usize::MAX,
         packing,
         direct: matches!(packing, Packing::F32),
         pack_x: rows::x_f32::<WIDE>,
