@@ -15,11 +15,11 @@
 //! subnormal inputs and accumulators as zero, and so do the roundings here; kernels that emulate
 //! it do not flush accumulators, which can move an element by at most `k · 2⁻¹²⁶`.
 //!
-//! **How.** Activations are packed once a call into tiles of a few rows. A thread decodes and packs some panels of the
-//! matrix (up to 48 columns of y each, one block of k) into its buffer and runs all rows over them while it packs the next
-//! ones, where AVX-512 multiplies bf16 inside the loop that multiplies; the matrix is read once, and no buffer is allocated
-//! after the first calls. Matrices that read the same activations share them packed (`group.rs`). For few rows nothing of the matrix is packed (`few.rs`): up to [`FEW_ROWS`] along k, fewer along n
-//! and only where AVX-512 multiplies bf16 or AVX2 f32.
+//! **How.** Activations are packed once a call into tiles of a few rows, once for all matrices that read the same ones
+//! (`group.rs`). A thread decodes and packs some panels of a matrix (up to 48 columns of y each, one block of k) into its
+//! buffer and runs all rows over them while it packs the next ones, where AVX-512 multiplies bf16 inside the loop that
+//! multiplies; the matrix is read once, and no buffer is allocated after the first calls. For few rows nothing of the matrix
+//! is packed (`few.rs`): up to [`FEW_ROWS`] along k, fewer along n and only where AVX-512 multiplies bf16 or AVX2 f32.
 
 mod ahead;
 pub(crate) mod arena;
