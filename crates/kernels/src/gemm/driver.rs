@@ -103,21 +103,20 @@ pub(crate) struct Plan<'a> {
 
 /// Runs a job whose shapes were checked.
 pub(crate) fn run(ctx: &Context, job: Job<'_>, y: MatMut<'_>) {
-    let (_, n) = job.product.sizes(job.w.rows, job.w.cols);
-    if y.rows > 0 && n > 0 {
-        let start = y.data.as_mut_ptr();
-        run_plans(ctx, &[Plan::new(ctx, job, start, y.stride, y.rows)]);
-    }
+    run_group(ctx, std::iter::once(job), y);
 }
 
 /// Runs jobs whose shapes were checked, which read the same rows and write neighbouring columns of y.
 pub(crate) fn run_group<'a>(ctx: &Context, jobs: impl Iterator<Item = Job<'a>>, y: MatMut<'_>) {
+    if y.rows == 0 {
+        return;
+    }
     let start = y.data.as_mut_ptr();
     let mut first = 0;
     let mut plans = Vec::with_capacity(jobs.size_hint().0);
     for job in jobs {
         let (_, n) = job.product.sizes(job.w.rows, job.w.cols);
-        if y.rows > 0 && n > 0 {
+        if n > 0 {
             // SAFETY: column `first` is inside y, which was checked.
             let start = unsafe { start.add(first) };
             plans.push(Plan::new(ctx, job, start, y.stride, y.rows));

@@ -8,7 +8,6 @@ use super::tasks::{Place, Tasks};
 /// Products that are cut into as many parts as each other.
 pub(super) struct Group<'a> {
     members: Vec<Member<'a>>,
-    parts: usize,
     panels: usize,
 }
 
@@ -24,7 +23,6 @@ impl<'a> Group<'a> {
     pub(super) fn new(plans: &'a [Plan<'a>], parts: usize) -> Self {
         let mut group = Self {
             members: Vec::with_capacity(plans.len()),
-            parts: plans[0].cut.parts(),
             panels: 0,
         };
         let columns = plans.iter().map(|plan| plan.n).sum();
@@ -53,7 +51,7 @@ impl<'a> Group<'a> {
 
     /// Tasks of all products.
     pub(super) fn count(&self) -> usize {
-        self.parts * self.in_part()
+        self.members[0].plan.cut.parts() * self.in_part()
     }
 
     /// Dwords of a thread's buffer for one unit, the same for all: they have one kernel and one direction.

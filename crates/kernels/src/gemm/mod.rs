@@ -101,9 +101,7 @@ pub fn gemm(
     add: bool,
     precision: Precision,
 ) {
-    check_shapes(&x, &w, product, bias, &y);
-    let job = job(x, (w, bias), product, add, precision);
-    driver::run(ctx, job, y);
+    gemm_group(ctx, x, &[(w, bias)], product, y, add, precision);
 }
 
 /// A matrix and, if there is one, the bias of its columns of y.
@@ -123,33 +121,8 @@ pub fn gemm_group(
     add: bool,
     precision: Precision,
 ) {
-    x.check();
-    y.check();
-    let columns: Vec<usize> = group
-        .iter()
-        .map(|(w, bias)| check_matrix(&x, w, product, *bias))
-        .collect();
-    assert!(
-        x.rows == y.rows && columns.iter().sum::<usize>() == y.cols,
-        "{} rows and {columns:?} columns into {}×{}",
-        x.rows,
-        y.rows,
-        y.cols
-    );
-    let jobs = group
-        .iter()
-        .map(|operand| job(x, *operand, product, add, precision));
-    driver::run_group(ctx, jobs, y);
-}
-
-fn job<'a>(
-    x: Mat<'a>,
-    (w, bias): Biased<'a>,
-    product: Product,
-    add: bool,
-    precision: Precision,
-) -> driver::Job<'a> {
-    driver::Job {
+    check_shapes(&x, group, product, &y);
+    let jobs = group.iter().map(|&(w, bias)| driver::Job {
         x: driver::Rows::Of(x),
         w: w.into(),
         product,
@@ -157,19 +130,15 @@ fn job<'a>(
         add,
         scale: 1.0,
         precision,
-    }
+    });
+    driver::run_group(ctx, jobs, y);
 }
 
-fn check_shapes(
-    x: &Mat<'_>,
-    w: &Stored<'_>,
-    product: Product,
-    bias: Option<&[f32]>,
-    y: &MatMut<'_>,
-) {
+fn check_shapes(x: &Mat<'_>, group: &[Biased<'_>], product: Product, y: &MatMut<'_>) {
     x.check();
     y.check();
-    let n = check_matrix(x, w, product, bias);
+    let columns = group.iter().map(|one| check_matrix(x, one, product));
+    let n: usize = columns.sum();
     assert!(
         y.cols == n && x.rows == y.rows,
         "{} rows and {n} columns into {}×{}",
@@ -180,7 +149,7 @@ fn check_shapes(
 }
 
 /// Columns of y.
-fn check_matrix(x: &Mat<'_>, w: &Stored<'_>, product: Product, bias: Option<&[f32]>) -> usize {
+fn check_matrix(x: &Mat<'_>, (w, bias): &Biased<'_>, product: Product) -> usize {
     w.check();
     let (k, n) = product.sizes(w.rows, w.cols);
     assert!(

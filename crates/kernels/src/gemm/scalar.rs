@@ -18,7 +18,7 @@ pub fn gemm(
     add: bool,
     precision: Precision,
 ) {
-    super::check_shapes(&x, &w, product, bias, &y);
+    super::check_shapes(&x, &[(w, bias)], product, &y);
     let (k, n) = product.sizes(w.rows, w.cols);
     let mut decoded = vec![0.0; w.rows * w.cols];
     for (row, out) in decoded.chunks_mut(w.cols.max(1)).enumerate() {

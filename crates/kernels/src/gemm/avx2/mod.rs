@@ -28,7 +28,7 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         rows: ROWS,
         cols: VECTORS * LANES,
         lanes: LANES,
-        // Two and three, not three and two: 3 to 5 % each (docs/PERFORMANCE.md, panels).
+        // The better of two and three for each (docs/PERFORMANCE.md, panels).
         panels_nt: 2,
         panels_nn: 3,
         rows_cached: ROWS_CACHED,

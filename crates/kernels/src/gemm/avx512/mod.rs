@@ -60,7 +60,7 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         lanes: LANES,
         panels_nt: 2,
         panels_nn: 2,
-        // Never: not measured here.
+        // No passes along k: what they bring here was not measured.
         rows_cached: usize::MAX,
         packing,
         direct: matches!(packing, Packing::F32),
