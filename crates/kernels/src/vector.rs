@@ -10,6 +10,8 @@ mod avx2;
 mod avx512;
 mod math;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod transpose;
 
 use crate::Isa;
 use crate::gemm::scalar::to_bf16;
@@ -107,6 +109,15 @@ pub(crate) trait Vector: Copy {
     #[inline(always)]
     fn stacked(self, even: Self::F, odd: Self::F) -> [u32; LANES] {
         stacked(self.to_lanes(even), self.to_lanes(odd))
+    }
+    /// Rows as columns: column j from `j·stride` on, as many columns as there is room for.
+    #[inline(always)]
+    fn turn(self, rows: &[[u32; LANES]; LANES], to: &mut [u32], stride: usize) {
+        for (j, to) in to.chunks_mut(stride).enumerate() {
+            for (to, row) in to[..LANES].iter_mut().zip(rows) {
+                *to = row[j];
+            }
+        }
     }
     #[inline(always)]
     fn zero(self) -> Self::F {

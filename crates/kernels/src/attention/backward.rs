@@ -1,7 +1,7 @@
 //! The gradient of one key and value head, over all segments that share its keys.
 
 use super::forward::{Seen, Strips, softmax};
-use super::pack::{PANEL, panels, panels_len, straight, with_scratch};
+use super::pack::{self, PANEL, panels, panels_len, straight, stride, with_scratch};
 use super::tile::{Left, ROWS, Right, product};
 use super::word::{Pair, Word};
 use super::{Segment, Shape};
@@ -90,12 +90,13 @@ impl Family<'_> {
 
     fn differentiate_in<W: Word>(self, isa: Isa) {
         let size = self.shape.head_dim;
-        let width = size.next_multiple_of(LANES);
+        let (width, row) = (size.next_multiple_of(LANES), stride(size));
         let padded = self.segments.iter().map(padded).max().unwrap_or(0);
-        let (rows, turned) = (padded * width, panels_len::<W>(padded, size));
-        let (block, strips) = (BLOCK * width, BLOCK * padded.next_multiple_of(PANEL));
-        let scratch = [rows, rows, rows, block, block, block, strips, strips];
-        let [keys, queries, panel] = [rows, block, BLOCK * PANEL].map(W::scratch);
+        let (keys, turned) = (padded * row, panels_len::<W>(padded, size));
+        let (block, strips) = (BLOCK * row, BLOCK * padded.next_multiple_of(PANEL));
+        let sums = padded * width;
+        let scratch = [keys, sums, sums, block, block, block, strips, strips];
+        let [keys, queries, panel] = [keys, block, BLOCK * PANEL].map(W::scratch);
         let words = [
             turned, turned, keys, queries, queries, queries, queries, panel, panel, panel,
         ];
@@ -185,14 +186,14 @@ impl Family<'_> {
         words: &'s mut [W],
     ) -> &'s [W] {
         let shape = self.shape;
-        let width = shape.head_dim.next_multiple_of(LANES);
+        let row = stride(shape.head_dim);
         let padded = padded(segment);
         let key = shape.columns(shape.key, self.kv);
         let value = shape.columns(shape.value, self.kv);
         panels(v, self.qkv, segment.key_rows(), key.clone(), key_panels);
         panels(v, self.qkv, segment.key_rows(), value, value_panels);
         straight(self.qkv, segment.key_rows(), key, rows, padded);
-        W::columns(v, &rows[..padded * width], width, words)
+        W::columns(v, &rows[..padded * row], row, words)
     }
 
     /// Adds the segment's part to the gradients of its keys and values, writes those of its queries and
@@ -262,7 +263,7 @@ impl Family<'_> {
                 part[strip(number)][rows.len() * PANEL..count * PANEL].fill(0.0);
             }
         }
-        gather(v, &asking, width, packed, block, words);
+        gather(v, &asking, size, packed, block, words);
         let scale = v.splat(shape.scale);
         for (i, row) in rows.enumerate() {
             // SAFETY: each task has its own rows and heads.
@@ -283,10 +284,10 @@ impl Family<'_> {
         words: &mut [&mut [W]; 2],
     ) {
         let size = self.shape.head_dim;
-        let width = size.next_multiple_of(LANES);
+        let row = stride(size);
         let depth = size.div_ceil(W::DEPTH);
         let [query_words, dout_words] = words;
-        let used = asking.count * width;
+        let used = asking.count * row;
         let parts = [
             (
                 W::rows(v, &block.queries[..used], query_words),
@@ -302,14 +303,11 @@ impl Family<'_> {
         for (rows, panels, to) in parts {
             let left = Left {
                 data: rows,
-                row: width / W::DEPTH,
+                row: row / W::DEPTH,
                 column: 1,
             };
             for (number, panel) in asking.seen.panels().enumerate() {
-                let right = Right {
-                    data: &panels[panel.start * depth..],
-                    stride: PANEL,
-                };
+                let right = pack::panel(panels, panel.start, depth);
                 for (rows, keys_seen) in asking.seen.stairs(&panel, asking.count) {
                     let sides = [rows.len(), keys_seen, depth];
                     let to = &mut to[strip(number)][rows.start * PANEL..];
@@ -386,30 +384,31 @@ impl Family<'_> {
 fn gather<V: Vector, W: Word>(
     v: V,
     asking: &Asking,
-    width: usize,
+    size: usize,
     packed: &mut Packed<'_, W>,
     block: &mut Block<'_>,
     words: &mut Words<'_, W>,
 ) {
-    let used = asking.count * width;
+    let (width, row) = (size.next_multiple_of(LANES), stride(size));
+    let used = asking.count * row;
     let [query_words, dout_words] = &mut words.columns;
-    let queries = W::columns(v, &block.queries[..used], width, query_words);
-    let douts = W::columns(v, &block.douts[..used], width, dout_words);
+    let queries = W::columns(v, &block.queries[..used], row, query_words);
+    let douts = W::columns(v, &block.douts[..used], row, dout_words);
     for (number, panel) in asking.seen.panels().enumerate() {
         let used = strip(number).start..strip(number).start + asking.count * PANEL;
         let [p, ds, ds_rows] = &mut words.panel;
         let weights = W::columns(v, &block.weights[used.clone()], PANEL, p);
         let dweights = W::columns(v, &block.dweights[used.clone()], PANEL, ds);
-        sum_queries(v, asking, &panel, weights, douts, width, packed.dvalues);
-        sum_queries(v, asking, &panel, dweights, queries, width, packed.dkeys);
+        sum_queries(v, asking, &panel, weights, douts, size, packed.dvalues);
+        sum_queries(v, asking, &panel, dweights, queries, size, packed.dkeys);
         let dweights = Left {
             data: W::rows(v, &block.dweights[used], ds_rows),
             row: PANEL / W::DEPTH,
             column: 1,
         };
         let keys = Right {
-            data: &packed.keys[panel.start / W::DEPTH * width..],
-            stride: width,
+            data: &packed.keys[panel.start / W::DEPTH * row..],
+            stride: row,
         };
         let add = panel.start > asking.seen.first;
         for (rows, keys_seen) in asking.seen.stairs(&panel, asking.count) {
@@ -428,9 +427,10 @@ fn sum_queries<V: Vector, W: Word>(
     panel: &Range<usize>,
     weights: &[W],
     rows: &[W],
-    width: usize,
+    size: usize,
     to: &mut [f32],
 ) {
+    let (width, row) = (size.next_multiple_of(LANES), stride(size));
     // From the row on that is the first to look at them, all look at these keys.
     let mut key = 0;
     for (queries, keys_seen) in asking.seen.stairs(panel, asking.count) {
@@ -442,8 +442,8 @@ fn sum_queries<V: Vector, W: Word>(
                 column: PANEL,
             };
             let right = Right {
-                data: &rows[first * width..],
-                stride: width,
+                data: &rows[first * row..],
+                stride: row,
             };
             let sides = [
                 keys_seen - key,

@@ -1,7 +1,7 @@
 //! One query head over its keys.
 
 use super::Shape;
-use super::pack::{PANEL, panels, panels_len, straight, with_scratch};
+use super::pack::{self, PANEL, panels, panels_len, straight, stride, with_scratch};
 use super::tile::{Left, ROWS, Right, product};
 use super::word::{Pair, Word};
 use crate::gemm::Precision;
@@ -70,17 +70,17 @@ impl Head<'_> {
 
     fn attend_in<W: Word>(self, isa: Isa) {
         let size = self.shape.head_dim;
-        let width = size.next_multiple_of(LANES);
+        let row = stride(size);
         let keys = self.key_rows[0].len() + self.key_rows[1].len();
         let padded = keys.next_multiple_of(LANES);
-        let (block, strips) = (BLOCK * width, BLOCK * keys.next_multiple_of(PANEL));
+        let (block, strips) = (BLOCK * row, BLOCK * keys.next_multiple_of(PANEL));
         let words = [
             panels_len::<W>(keys, size),
-            W::scratch(padded * width),
+            W::scratch(padded * row),
             W::scratch(block),
             W::scratch(BLOCK * PANEL),
         ];
-        with_scratch([padded * width, block, strips, block], |scratch| {
+        with_scratch([padded * row, block, strips, block], |scratch| {
             with_scratch(words, |words: [&mut [W]; 4]| {
                 let head = self;
                 let work = Work {
@@ -106,7 +106,7 @@ impl<W: Word> Kernel for Work<'_, '_, W> {
             scratch: [values, queries, scores, sums],
             words: [key_panels, value_words, query_words, weight_words],
         } = self;
-        let width = head.shape.head_dim.next_multiple_of(LANES);
+        let row = stride(head.shape.head_dim);
         let keys = head.key_columns.clone();
         panels(v, head.keys, head.key_rows.clone(), keys, key_panels);
         let columns = head.value_columns.clone();
@@ -114,7 +114,7 @@ impl<W: Word> Kernel for Work<'_, '_, W> {
         let packed = Packed {
             padded,
             key_panels,
-            values: W::columns(v, &values[..padded * width], width, value_words),
+            values: W::columns(v, &values[..padded * row], row, value_words),
         };
         let mut block = Block {
             queries,
@@ -141,7 +141,7 @@ impl Head<'_> {
     ) {
         let shape = self.shape;
         let size = shape.head_dim;
-        let width = size.next_multiple_of(LANES);
+        let (width, row) = (size.next_multiple_of(LANES), stride(size));
         let count = rows.len().next_multiple_of(ROWS);
         let position = self.first_position + rows.start - self.query_rows.start;
         let columns = shape.columns(shape.query, self.head);
@@ -149,17 +149,14 @@ impl Head<'_> {
         straight(self.queries, both, columns, block.queries, count);
         let seen = Seen::new(shape, position, rows.len(), packed.padded);
         let queries = Left {
-            data: W::rows(v, &block.queries[..count * width], block.query_words),
-            row: width / W::DEPTH,
+            data: W::rows(v, &block.queries[..count * row], block.query_words),
+            row: row / W::DEPTH,
             column: 1,
         };
         let strips = block.scores.chunks_exact_mut(BLOCK * PANEL);
         for (panel, scores) in seen.panels().zip(strips) {
             let words = size.div_ceil(W::DEPTH);
-            let keys = Right {
-                data: &packed.key_panels[panel.start * words..],
-                stride: PANEL,
-            };
+            let keys = pack::panel(packed.key_panels, panel.start, words);
             for (rows, keys_seen) in seen.stairs(&panel, count) {
                 let sides = [rows.len(), keys_seen, words];
                 let to = &mut scores[rows.start * PANEL..];
@@ -194,7 +191,8 @@ impl Head<'_> {
         packed: &Packed<'_, W>,
         block: &mut Block<'_, W>,
     ) {
-        let width = self.shape.head_dim.next_multiple_of(LANES);
+        let size = self.shape.head_dim;
+        let (width, row) = (size.next_multiple_of(LANES), stride(size));
         let count = queries.next_multiple_of(ROWS);
         let strips = block.scores.chunks_exact_mut(BLOCK * PANEL);
         for (panel, scores) in seen.panels().zip(strips) {
@@ -205,8 +203,8 @@ impl Head<'_> {
                 column: 1,
             };
             let values = Right {
-                data: &packed.values[panel.start / W::DEPTH * width..],
-                stride: width,
+                data: &packed.values[panel.start / W::DEPTH * row..],
+                stride: row,
             };
             let add = panel.start > seen.first;
             for (rows, keys_seen) in seen.stairs(&panel, count) {

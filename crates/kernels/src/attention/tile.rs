@@ -74,14 +74,25 @@ pub(super) fn product<V: Vector, W: Word>(
             2 | 3 if V::WIDE => 2,
             _ => 1,
         };
-        for m in (0..rows).step_by(ROWS) {
-            let at = m * stride + n;
+        // Narrow registers are best used by tiles of six rows, two of which are three of four.
+        let tall = if V::WIDE || W::DEPTH > 1 {
+            0
+        } else {
+            rows / 12 * 12
+        };
+        for m in (0..tall).step_by(6) {
+            let to = &mut to[m * stride + n..];
+            // SAFETY: rows m..m+6 and columns n..n+16 are inside by the assertions above.
+            unsafe { tile::<V, W, 6, 1>(v, m, n, depth, a, b, to, stride, add) };
+        }
+        for m in (tall..rows).step_by(ROWS) {
+            let to = &mut to[m * stride + n..];
             // SAFETY: rows m..m+4 and columns n..n+16·vectors are inside by the assertions above.
             unsafe {
                 match vectors {
-                    4 => tile::<V, W, 4>(v, m, n, depth, a, b, &mut to[at..], stride, add),
-                    2 => tile::<V, W, 2>(v, m, n, depth, a, b, &mut to[at..], stride, add),
-                    _ => tile::<V, W, 1>(v, m, n, depth, a, b, &mut to[at..], stride, add),
+                    4 => tile::<V, W, ROWS, 4>(v, m, n, depth, a, b, to, stride, add),
+                    2 => tile::<V, W, ROWS, 2>(v, m, n, depth, a, b, to, stride, add),
+                    _ => tile::<V, W, ROWS, 1>(v, m, n, depth, a, b, to, stride, add),
                 }
             }
         }
@@ -90,14 +101,14 @@ pub(super) fn product<V: Vector, W: Word>(
 }
 
 /// # Safety
-/// Rows `m..m + ROWS` of `a`, columns `n..n + 16·N` of `b`, `depth` words of each, and as many rows
+/// Rows `m..m + M` of `a`, columns `n..n + 16·N` of `b`, `depth` words of each, and as many rows
 /// and columns from the start of `to` are inside their slices.
 #[inline(always)]
 #[expect(
     clippy::too_many_arguments,
     reason = "a tile is its place in three matrices"
 )]
-unsafe fn tile<V: Vector, W: Word, const N: usize>(
+unsafe fn tile<V: Vector, W: Word, const M: usize, const N: usize>(
     v: V,
     m: usize,
     n: usize,
@@ -108,7 +119,7 @@ unsafe fn tile<V: Vector, W: Word, const N: usize>(
     stride: usize,
     add: bool,
 ) {
-    let mut sums = [[v.zero(); N]; ROWS];
+    let mut sums = [[v.zero(); N]; M];
     if add {
         for (i, sums) in sums.iter_mut().enumerate() {
             for (j, sum) in sums.iter_mut().enumerate() {

@@ -1,5 +1,6 @@
 //! Two 256-bit registers.
 
+use super::transpose::eight_rows;
 use super::{HIGH, LANES, Lanes, Vector};
 use std::arch::x86_64::*;
 
@@ -91,6 +92,23 @@ impl Vector for Avx2 {
             }
         }
         sum
+    }
+
+    #[inline(always)]
+    fn turn(self, rows: &[[u32; LANES]; LANES], to: &mut [u32], stride: usize) {
+        for (column, row) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+            // SAFETY: as above; eight elements are a register.
+            unsafe {
+                let mut square = [_mm256_setzero_ps(); 8];
+                for (square, row) in square.iter_mut().zip(&rows[row..]) {
+                    *square = _mm256_loadu_ps(row[column..].as_ptr().cast());
+                }
+                let columns = eight_rows(square);
+                for (column, to) in columns.iter().zip(to.chunks_mut(stride).skip(column)) {
+                    _mm256_storeu_ps(to[row..][..8].as_mut_ptr().cast(), *column);
+                }
+            }
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! One 512-bit register, with the bf16 dot product or without.
 
+use super::transpose::{four_rows, lanes};
 use super::{HIGH, LANES, Lanes, Vector};
 use std::arch::x86_64::*;
 
@@ -71,6 +72,30 @@ impl<const BF16: bool> Vector for Avx512<BF16> {
             let left: __m512bh = std::mem::transmute(_mm512_set1_epi32(left.cast_signed()));
             let right: __m512bh = std::mem::transmute(_mm512_loadu_epi32(right.as_ptr().cast()));
             _mm512_dpbf16_ps(sum, left, right)
+        }
+    }
+
+    #[inline(always)]
+    fn turn(self, rows: &[[u32; LANES]; LANES], to: &mut [u32], stride: usize) {
+        // SAFETY: as above; sixteen elements are a register.
+        unsafe {
+            let mut fours = [[_mm512_setzero_si512(); 4]; 4];
+            for (fours, rows) in fours.iter_mut().zip(rows.as_chunks::<4>().0) {
+                // Not in a closure, which would be compiled without the instructions.
+                let mut four = [_mm512_setzero_si512(); 4];
+                for (to, row) in four.iter_mut().zip(rows) {
+                    *to = _mm512_loadu_epi32(row.as_ptr().cast());
+                }
+                *fours = four_rows(four);
+            }
+            let [a, b, c, d] = fours;
+            for i in 0..4 {
+                let columns = lanes([a[i], b[i], c[i], d[i]]);
+                let to = to.chunks_mut(stride).skip(i).step_by(4);
+                for (column, to) in columns.iter().zip(to) {
+                    _mm512_storeu_epi32(to[..LANES].as_mut_ptr().cast(), *column);
+                }
+            }
         }
     }
 

@@ -83,7 +83,41 @@ impl Kernel for Pairs {
     }
 }
 
+/// A square, how many of its columns are wanted, and how far apart.
+struct Turn {
+    square: [[u32; LANES]; LANES],
+    columns: usize,
+    stride: usize,
+}
+
+impl Kernel for &Turn {
+    type Output = Vec<u32>;
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) -> Self::Output {
+        let mut to = vec![u32::MAX; (self.columns - 1) * self.stride + LANES];
+        v.turn(&self.square, &mut to, self.stride);
+        to
+    }
+}
+
 proptest! {
+    #[test]
+    fn columns_are_those_of_the_square_and_nothing_between_them_is_touched(
+        columns in 1..=LANES,
+        stride in LANES..40,
+    ) {
+        let square = std::array::from_fn(|i| std::array::from_fn(|j| (100 * i + j) as u32));
+        let turn = Turn { square, columns, stride };
+        for isa in Isa::available() {
+            for (at, got) in dispatch(isa, &turn).into_iter().enumerate() {
+                let (column, row) = (at / stride, at % stride);
+                let want = if row < LANES { square[row][column] } else { u32::MAX };
+                prop_assert_eq!(got, want, "{:?}: column {}, row {}", isa, column, row);
+            }
+        }
+    }
+
     #[test]
     fn pairs_are_neighbours_or_lanes_and_multiply_odd_first(
         first in prop::array::uniform16(any_f32()),

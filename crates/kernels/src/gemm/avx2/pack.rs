@@ -5,6 +5,7 @@
 
 use super::LANES;
 use crate::gemm::kernel::{PackW, PackX, Packing};
+use crate::vector::transpose::eight_rows;
 use std::arch::x86_64::*;
 
 /// Elements of a file, eight at a time.
@@ -128,44 +129,6 @@ pub(super) fn depth<const WIDE: bool>(k: usize) -> usize {
     packing.depth(k)
 }
 
-/// Columns 0 and 4, 1 and 5, 2 and 6, 3 and 7 of four rows, a pair to a vector.
-///
-/// # Safety
-/// The processor has AVX2.
-#[inline(always)]
-unsafe fn four([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let (low_ab, low_cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
-        let (high_ab, high_cd) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
-        [
-            _mm256_shuffle_ps::<0b01_00_01_00>(low_ab, low_cd),
-            _mm256_shuffle_ps::<0b11_10_11_10>(low_ab, low_cd),
-            _mm256_shuffle_ps::<0b01_00_01_00>(high_ab, high_cd),
-            _mm256_shuffle_ps::<0b11_10_11_10>(high_ab, high_cd),
-        ]
-    }
-}
-
-/// Columns of eight rows as vectors over the rows.
-///
-/// # Safety
-/// The processor has AVX2.
-#[inline(always)]
-unsafe fn transposed([a, b, c, d, e, f, g, h]: [__m256; LANES]) -> [__m256; LANES] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let (first, second) = (four([a, b, c, d]), four([e, f, g, h]));
-        let mut columns = [_mm256_setzero_ps(); LANES];
-        let (low, high) = columns.split_at_mut(4);
-        for (i, (low, high)) in low.iter_mut().zip(high).enumerate() {
-            *low = _mm256_permute2f128_ps::<0x20>(first[i], second[i]);
-            *high = _mm256_permute2f128_ps::<0x31>(first[i], second[i]);
-        }
-        columns
-    }
-}
-
 /// # Safety
 /// As [`PackX`] says, for at most eight rows; the processor has AVX2, FMA and F16C.
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -237,7 +200,7 @@ unsafe fn columns<const WIDE: bool, S: Source>(
                 *loaded = along_k::<WIDE>(S::up_to(at, inside));
             }
         }
-        transposed(loaded)
+        eight_rows(loaded)
     }
 }
 
@@ -258,7 +221,7 @@ unsafe fn columns_of_pairs<const WIDE: bool>(
             *loaded = _mm256_loadu_ps(at.cast());
         }
         let mut columns = [_mm256_setzero_ps(); 2 * LANES];
-        for (pair, columns) in transposed(loaded).iter().zip(columns.chunks_exact_mut(2)) {
+        for (pair, columns) in eight_rows(loaded).iter().zip(columns.chunks_exact_mut(2)) {
             let pair = _mm256_castps_si256(*pair);
             let high = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
             let first = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pair));

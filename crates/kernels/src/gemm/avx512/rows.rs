@@ -3,6 +3,7 @@
 use super::LANES;
 use super::pack::{F32Source, Source, along_k, first16, first32};
 use crate::gemm::kernel::PackX;
+use crate::vector::transpose::{four_rows, lanes};
 use std::arch::x86_64::*;
 
 /// Bytes of a cache line.
@@ -66,27 +67,9 @@ macro_rules! pack_x {
 unsafe fn fours(rows: [__m512i; 8]) -> [__m512i; 8] {
     let [a, b, c, d, e, f, g, h] = rows;
     // SAFETY: the caller's promise.
-    let ([a, b, c, d], [e, f, g, h]) = unsafe { (four(a, b, c, d), four(e, f, g, h)) };
+    let ([a, b, c, d], [e, f, g, h]) =
+        unsafe { (four_rows([a, b, c, d]), four_rows([e, f, g, h])) };
     [a, b, c, d, e, f, g, h]
-}
-
-/// As [`fours`], of four rows.
-///
-/// # Safety
-/// The processor has AVX-512.
-#[inline(always)]
-unsafe fn four(a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> [__m512i; 4] {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let (low01, high01) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-        let (low23, high23) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-        [
-            _mm512_unpacklo_epi64(low01, low23),
-            _mm512_unpackhi_epi64(low01, low23),
-            _mm512_unpacklo_epi64(high01, high23),
-            _mm512_unpackhi_epi64(high01, high23),
-        ]
-    }
 }
 
 /// Stores [`fours`] column by column, `count` rows of each, at most `depth` columns.
@@ -121,7 +104,7 @@ unsafe fn store_lines(fours: [__m512i; 8], out: *mut u32, streamed: bool) {
     let [a, b, c, d, e, f, g, h] = fours;
     // SAFETY: the caller's promise.
     unsafe {
-        let (even, odd) = (lanes(a, e, b, f), lanes(c, g, d, h));
+        let (even, odd) = (lanes([a, e, b, f]), lanes([c, g, d, h]));
         for (index, (even, odd)) in even.iter().zip(&odd).enumerate() {
             let out: *mut __m512i = out.add(index * 2 * LANES).cast();
             if streamed {
@@ -132,35 +115,6 @@ unsafe fn store_lines(fours: [__m512i; 8], out: *mut u32, streamed: bool) {
                 _mm512_storeu_si512(out.add(1), *odd);
             }
         }
-    }
-}
-
-/// Lane l of each of four vectors, in vector l.
-///
-/// # Safety
-/// The processor has AVX-512.
-#[inline(always)]
-unsafe fn lanes(a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> [__m512i; 4] {
-    const LOW: i32 = 0b01_00_01_00;
-    const HIGH: i32 = 0b11_10_11_10;
-    const EVEN: i32 = 0b10_00_10_00;
-    const ODD: i32 = 0b11_01_11_01;
-    // SAFETY: the caller's promise.
-    unsafe {
-        let (low_ab, low_cd) = (
-            _mm512_shuffle_i32x4::<LOW>(a, b),
-            _mm512_shuffle_i32x4::<LOW>(c, d),
-        );
-        let (high_ab, high_cd) = (
-            _mm512_shuffle_i32x4::<HIGH>(a, b),
-            _mm512_shuffle_i32x4::<HIGH>(c, d),
-        );
-        [
-            _mm512_shuffle_i32x4::<EVEN>(low_ab, low_cd),
-            _mm512_shuffle_i32x4::<ODD>(low_ab, low_cd),
-            _mm512_shuffle_i32x4::<EVEN>(high_ab, high_cd),
-            _mm512_shuffle_i32x4::<ODD>(high_ab, high_cd),
-        ]
     }
 }
 
