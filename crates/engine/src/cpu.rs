@@ -17,7 +17,8 @@ use crate::shapes::{
     Norm, Orient, Rotation, Segment, StoredMatrix, View, ViewMut, Write,
 };
 use convert::{
-    activation_of, attention_of, dropped_or, factors, mat, mat_mut, norm_of, segments_of, stored,
+    activation_of, attention_of, dropped_or, factors, mask_of, mat, mat_mut, norm_of, segments_of,
+    stored,
 };
 use kernels::gemm::{LoraGradients, lora_backward, lora_forward};
 use kernels::{
@@ -71,10 +72,10 @@ impl Cpu {
 
     /// `x` with dropout, in a buffer of its own; `None` where there is none.
     fn dropped(&self, x: Mat<'_>, dropout: Option<Dropout>) -> Option<Buf> {
-        let Dropout { probability, key } = dropout.filter(|d| d.probability > 0.0)?;
+        let dropout = dropout.filter(|dropout| dropout.probability > 0.0)?;
         let mut kept = self.alloc(x.rows * x.cols);
         let to = MatMut::dense(kept.as_mut_slice(), x.rows, x.cols);
-        elementwise::dropout(&self.context, x, probability, key, to, false);
+        elementwise::dropout(&self.context, x, mask_of(dropout), to, false);
         Some(kept)
     }
 
@@ -317,11 +318,9 @@ impl Backend for Cpu {
                 dx: straight,
             },
         );
-        if let (Some(behind), Some(Dropout { probability, key }), Some(dx)) =
-            (&behind, shape.dropout, dx)
-        {
+        if let (Some(behind), Some(dropout), Some(dx)) = (&behind, shape.dropout, dx) {
             let behind = Mat::dense(behind.as_slice(), tokens, inputs);
-            elementwise::dropout(&self.context, behind, probability, key, dx, true);
+            elementwise::dropout(&self.context, behind, mask_of(dropout), dx, true);
         }
     }
 

@@ -64,29 +64,32 @@ pub fn fill(context: &Context, x: &mut [f32], value: f32) {
     });
 }
 
-/// Element i of x, counted row by row without gaps, is kept and divided by `1 - probability` where
-/// `uniform(key, i) >= probability`, else zero; `y = …`, or `y += …` with `add`.
+/// Which elements a dropout keeps.
+#[derive(Debug, Clone, Copy)]
+pub struct Mask {
+    /// Share of elements set to zero, in `[0, 1)`.
+    pub probability: f32,
+    /// Names the draw.
+    pub key: u64,
+    /// Number of the first row.
+    pub first_row: u64,
+}
+
+/// Element c of row r of x is kept and divided by `1 - probability` where
+/// `uniform(key, (first_row + r)·cols + c) >= probability`, else zero; `y = …`, or `y += …` with `add`.
 ///
 /// # Panics
 /// When sizes do not fit.
-pub fn dropout(
-    context: &Context,
-    x: Mat<'_>,
-    probability: f32,
-    key: u64,
-    y: MatMut<'_>,
-    add: bool,
-) {
+pub fn dropout(context: &Context, x: Mat<'_>, mask: Mask, y: MatMut<'_>, add: bool) {
     assert_eq!((x.rows, x.cols), (y.rows, y.cols), "dropout's output");
     let y = SharedMat::new(y);
-    let factor = (1.0 / (1.0 - f64::from(probability))) as f32;
+    let factor = (1.0 / (1.0 - f64::from(mask.probability))) as f32;
     in_ranges(context, x.rows, x.cols, 1, |rows| {
         let kernel = Dropped {
             x,
             y,
             rows,
-            probability,
-            key,
+            mask,
             factor,
             add,
         };
@@ -140,8 +143,7 @@ struct Dropped<'a> {
     x: Mat<'a>,
     y: SharedMat<'a>,
     rows: Range<usize>,
-    probability: f32,
-    key: u64,
+    mask: Mask,
     factor: f32,
     add: bool,
 }
@@ -152,12 +154,17 @@ impl Kernel for Dropped<'_> {
     /// Plain: the compiler has the sixty-four bit products of the draw to vectorise, not we.
     #[inline(always)]
     fn run<V: Vector>(self, _v: V) {
+        let Mask {
+            probability,
+            key,
+            first_row,
+        } = self.mask;
         for r in self.rows {
-            let first = (r * self.x.cols) as u64;
+            let first = (first_row + r as u64) * self.x.cols as u64;
             // SAFETY: each task has its own rows.
             let y = unsafe { self.y.row(r) };
             for (i, (x, y)) in self.x.row(r).iter().zip(y).enumerate() {
-                let kept = uniform(self.key, first + i as u64) >= self.probability;
+                let kept = uniform(key, first + i as u64) >= probability;
                 let value = if kept { *x * self.factor } else { 0.0 };
                 *y = if self.add { *y + value } else { value };
             }

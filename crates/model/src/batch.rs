@@ -1,6 +1,6 @@
 //! What one pass through the decoder is given.
 
-use engine::shapes::Segment;
+use engine::shapes::{Dropout, Segment};
 
 /// A packed stream of tokens: rows one after another, no padding.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -47,27 +47,67 @@ pub struct Target {
     pub weight: f32,
 }
 
-/// Names a pass, so that its dropout masks can be drawn again.
+/// Names an update and where in it a pass begins, so that dropout masks can be drawn again, and are the same
+/// however the update is cut into passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PassKey {
     /// The run's seed.
     pub seed: u64,
     /// Update number.
     pub step: u64,
-    /// Number of the pass inside the update.
-    pub pass: u64,
+    /// Tokens in the update's passes before this one.
+    pub first_token: u64,
+    /// Targets in them.
+    pub first_target: u64,
+}
+
+/// Names rows of activations among all of an update: its tokens, or its targets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Masks {
+    seed: u64,
+    step: u64,
+    first_row: u64,
 }
 
 impl PassKey {
-    /// The key of one low-rank input's mask in this pass.
-    pub(crate) fn mask(self, slot: u64) -> u64 {
-        [self.seed, self.step, self.pass, slot].into_iter().fold(
-            0x6C6F_7772_616E_6B00,
-            |key, part| {
-                let mixed = (key ^ part).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-                mixed ^ (mixed >> 29)
-            },
-        )
+    /// Of a row for each token of the pass.
+    pub(crate) fn tokens(self) -> Masks {
+        let Self { seed, step, .. } = self;
+        let first_row = self.first_token;
+        Masks {
+            seed,
+            step,
+            first_row,
+        }
+    }
+
+    /// Of a row for each target of the pass, from the target `first` on.
+    pub(crate) fn targets(self, first: usize) -> Masks {
+        let Self { seed, step, .. } = self;
+        let first_row = self.first_target + first as u64;
+        Masks {
+            seed,
+            step,
+            first_row,
+        }
+    }
+}
+
+impl Masks {
+    /// What one low-rank input drops.
+    pub(crate) fn dropout(self, slot: u64, probability: f32) -> Dropout {
+        let key =
+            [self.seed, self.step, slot]
+                .into_iter()
+                .fold(0x6C6F_7772_616E_6B00, |key, part| {
+                    let mixed = (key ^ part).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                    mixed ^ (mixed >> 29)
+                });
+        Dropout {
+            probability,
+            key,
+            first_row: self.first_row,
+        }
     }
 }
 
@@ -122,14 +162,17 @@ mod tests {
         let mut keys = std::collections::BTreeSet::new();
         for step in 0..50 {
             for slot in 0..50 {
-                keys.insert(
-                    PassKey {
-                        seed: 42,
-                        step,
-                        pass: 0,
-                    }
-                    .mask(slot),
-                );
+                let pass = PassKey {
+                    seed: 42,
+                    step,
+                    first_token: 9,
+                    first_target: 7,
+                };
+                let (tokens, targets) = (pass.tokens(), pass.targets(5));
+                let [tokens, targets] = [tokens, targets].map(|rows| rows.dropout(slot, 0.1));
+                assert_eq!((tokens.first_row, targets.first_row), (9, 12));
+                assert_eq!(tokens.key, targets.key);
+                keys.insert(tokens.key);
             }
         }
         assert_eq!(keys.len(), 2500);

@@ -65,7 +65,7 @@ pub(crate) enum Keep {
     SavedAlone,
 }
 
-/// The rows of the stream that anything above the last block's attention looks at.
+/// The rows of the stream that anything above the last block's attention looks at: in training, one for each target.
 pub(crate) struct Rows<B: Backend> {
     pub(crate) ids: B::Ids,
     pub(crate) count: usize,
@@ -164,8 +164,7 @@ impl<B: Backend> Block<B> {
         keep: Keep,
     ) -> (B::Buf, Option<Saved<B>>) {
         let (middle, attention) = self.attention_forward(pass, trained, x, rows, keep);
-        let count = rows.map_or(pass.tokens(), |rows| rows.count);
-        let (y, mlp) = self.mlp_forward(pass, trained, middle, count, keep);
+        let (y, mlp) = self.mlp_forward(pass, trained, middle, rows, keep);
         let saved = attention
             .zip(mlp)
             .map(|(attention, mlp)| Saved { attention, mlp });
@@ -193,12 +192,13 @@ impl<B: Backend> Block<B> {
         let residual = if spec.residual_after_norm { normed } else { x };
         let mut middle = pass.pick(residual, hidden_size, rows);
         let attention = pass.pick(attention, spec.attention_width(), rows);
-        let count = rows.map_or(tokens, |rows| rows.count);
+        let count = pass.count(rows);
         let read = View::dense(&attention, count, spec.attention_width());
         let write = ViewMut::dense(&mut middle, count, hidden_size);
+        let masks = pass.masks(rows);
         let output_input =
             self.attention_output
-                .forward(backend, trained, read, write, Write::Add, pass.training);
+                .forward(backend, trained, read, write, Write::Add, masks);
         let saved = kept.map(|(x, qkv)| AttentionSaved {
             x,
             stats,
@@ -241,7 +241,7 @@ impl<B: Backend> Block<B> {
         let write = ViewMut::dense(&mut middle, tokens, spec.hidden_size);
         self.attention_output
             .forward(backend, trained, read, write, Write::Add, None);
-        self.mlp_forward(pass, trained, middle, tokens, Keep::Nothing)
+        self.mlp_forward(pass, trained, middle, None, Keep::Nothing)
             .0
     }
 
@@ -256,7 +256,8 @@ impl<B: Backend> Block<B> {
         let mut qkv = backend.alloc(tokens * width);
         let read = View::dense(normed, tokens, spec.hidden_size);
         let write = ViewMut::dense(&mut qkv, tokens, width);
-        let inputs = group_forward(&self.qkv, backend, trained, read, write, pass.training);
+        let masks = pass.masks(None);
+        let inputs = group_forward(&self.qkv, backend, trained, read, write, masks);
         pass.rotate(&mut qkv, Rotation::Forward);
         (qkv, inputs)
     }
@@ -266,25 +267,19 @@ impl<B: Backend> Block<B> {
         pass: &Pass<'_, B>,
         trained: &[Parameter<B>],
         middle: B::Buf,
-        count: usize,
+        rows: Option<&Rows<B>>,
         keep: Keep,
     ) -> (B::Buf, Option<MlpSaved<B>>) {
         let Pass { backend, spec, .. } = *pass;
         let (hidden_size, width) = (spec.hidden_size, spec.mlp_width());
+        let (count, masks) = (pass.count(rows), pass.masks(rows));
         let (normed, stats) =
             self.mlp_norm
                 .forward(backend, trained, View::dense(&middle, count, hidden_size));
         let mut hidden = backend.alloc(count * width);
         let read = View::dense(&normed, count, hidden_size);
         let write = ViewMut::dense(&mut hidden, count, width);
-        let hidden_inputs = group_forward(
-            &self.mlp_input,
-            backend,
-            trained,
-            read,
-            write,
-            pass.training,
-        );
+        let hidden_inputs = group_forward(&self.mlp_input, backend, trained, read, write, masks);
         let kept_middle = keep.saves().then(|| backend.keep_copy(&middle));
         let (active, hidden) = self.activation_forward(pass, hidden, count, keep);
         let mut y = if spec.residual_after_norm {
@@ -298,7 +293,7 @@ impl<B: Backend> Block<B> {
         let output_input = is_wanted
             .then(|| {
                 self.mlp_output
-                    .forward(backend, trained, read, write, Write::Add, pass.training)
+                    .forward(backend, trained, read, write, Write::Add, masks)
             })
             .flatten();
         let saved = kept_middle.zip(hidden).map(|(middle, hidden)| MlpSaved {

@@ -181,8 +181,7 @@ impl<B: Backend> Decoder<B> {
             grads,
         };
         let (losses, dx) = self.head_backward(&mut into, key, &x, &labels, floor != Floor::Head);
-        let dx =
-            dx.and_then(|dx| self.blocks_backward(&pass, &mut into, key, saved, dx, &rows, floor));
+        let dx = dx.and_then(|dx| self.blocks_backward(&pass, &mut into, saved, dx, &rows, floor));
         if let Some(dx) = dx {
             self.embed_backward(&mut into, embedded, &ids, dx, pass.tokens());
         }

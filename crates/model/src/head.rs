@@ -4,7 +4,7 @@
 use engine::backend::Backend;
 use engine::shapes::{LossMode, Span, View, ViewMut, Write};
 
-use crate::batch::{PassKey, Target};
+use crate::batch::{Masks, PassKey, Target};
 use crate::decoder::Decoder;
 use crate::projection::Grads;
 
@@ -80,15 +80,10 @@ impl<B: Backend> Decoder<B> {
         let mut losses = backend.alloc(labels.count);
         let below = wanted || self.final_norm.trained().next().is_some();
         let mut dnormed = below.then(|| backend.alloc(labels.count * hidden_size));
-        for (number, chunk) in chunks(labels.count, self.spec().vocab_size).enumerate() {
-            // Each chunk is an input of its own to a delta on the head, with a mask of its own.
-            let key = PassKey {
-                pass: key.pass | (number as u64 + 1) << 32,
-                ..key
-            };
+        for chunk in chunks(labels.count, self.spec().vocab_size) {
             self.chunk_backward(
                 into,
-                key,
+                key.targets(chunk.0),
                 &normed,
                 labels,
                 chunk,
@@ -116,14 +111,14 @@ impl<B: Backend> Decoder<B> {
     fn chunk_backward(
         &self,
         into: &mut Grads<'_, B>,
-        key: PassKey,
+        masks: Masks,
         normed: &B::Buf,
         labels: &Labels<B>,
         (first, rows): (usize, usize),
         losses: &mut B::Buf,
         dnormed: Option<&mut B::Buf>,
     ) {
-        let (mut logits, xa) = self.chunk_logits(normed, first, rows, Some(key));
+        let (mut logits, xa) = self.chunk_logits(normed, first, rows, Some(masks));
         self.chunk_loss(
             &mut logits,
             labels,
@@ -135,7 +130,7 @@ impl<B: Backend> Decoder<B> {
         self.head.backward(
             self.backend(),
             into,
-            key,
+            Some(masks),
             Some(View { buf: normed, span }),
             xa.as_ref(),
             View::dense(&logits, rows, self.spec().vocab_size),
@@ -148,7 +143,7 @@ impl<B: Backend> Decoder<B> {
         normed: &B::Buf,
         first: usize,
         rows: usize,
-        training: Option<PassKey>,
+        masks: Option<Masks>,
     ) -> (B::Buf, Option<B::Buf>) {
         let vocab_size = self.spec().vocab_size;
         let mut logits = self.backend().alloc(rows * vocab_size);
@@ -161,7 +156,7 @@ impl<B: Backend> Decoder<B> {
             read,
             write,
             Write::Set,
-            training,
+            masks,
         );
         (logits, xa)
     }

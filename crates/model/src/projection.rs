@@ -1,9 +1,9 @@
 //! A projection with its slots, and the pass through a group of projections that read the same input.
 
 use engine::backend::{Backend, Linear};
-use engine::shapes::{Dropout, LoraShape, Orient, View, ViewMut, Write};
+use engine::shapes::{LoraShape, Orient, View, ViewMut, Write};
 
-use crate::batch::PassKey;
+use crate::batch::Masks;
 use crate::parameter::{LoraSlot, MatrixSlot, Parameter, Trained, VectorSlot};
 
 /// `y = x·Wᵀ + b (+ scaling·(x·Aᵀ)·Bᵀ)`.
@@ -55,12 +55,12 @@ impl<B: Backend> Projection<B> {
         x: View<'_, B::Buf>,
         y: ViewMut<'_, B::Buf>,
         write: Write,
-        training: Option<PassKey>,
+        masks: Option<Masks>,
     ) -> Option<B::Buf> {
         let ViewMut { buf, span } = y;
         let Linear { weight, bias, .. } = self.linear(trained);
         backend.linear(x, weight, self.orient, bias, ViewMut { buf, span }, write);
-        self.add_delta(backend, trained, x, ViewMut { buf, span }, training)
+        self.add_delta(backend, trained, x, ViewMut { buf, span }, masks)
     }
 
     fn linear<'a>(&'a self, trained: &'a [Parameter<B>]) -> Linear<'a, B> {
@@ -78,12 +78,12 @@ impl<B: Backend> Projection<B> {
         trained: &[Parameter<B>],
         x: View<'_, B::Buf>,
         y: ViewMut<'_, B::Buf>,
-        training: Option<PassKey>,
+        masks: Option<Masks>,
     ) -> Option<B::Buf> {
         let lora = self.lora?;
         let mut xa = backend.alloc(x.span.rows * lora.rank);
         let (a, b) = (&trained[lora.a].value, &trained[lora.b].value);
-        backend.lora(x, a, b, lora.shape(training), &mut xa, y);
+        backend.lora(x, a, b, lora.shape(masks), &mut xa, y);
         Some(xa)
     }
 
@@ -96,7 +96,7 @@ impl<B: Backend> Projection<B> {
         &self,
         backend: &B,
         into: &mut Grads<'_, B>,
-        key: PassKey,
+        masks: Option<Masks>,
         x: Option<View<'_, B::Buf>>,
         xa: Option<&B::Buf>,
         dy: View<'_, B::Buf>,
@@ -127,18 +127,16 @@ impl<B: Backend> Projection<B> {
                 .get_disjoint_mut([lora.a, lora.b])
                 .expect("A and B are two parameters");
             let dx = dx.map(|(dx, _)| dx);
-            backend.lora_backward(x, xa, dy, a, b, lora.shape(Some(key)), da, db, dx);
+            backend.lora_backward(x, xa, dy, a, b, lora.shape(masks), da, db, dx);
         }
     }
 }
 
 impl LoraSlot {
-    /// `training` names the pass whose dropout mask applies; without it nothing is dropped.
-    fn shape(self, training: Option<PassKey>) -> LoraShape {
-        let dropout = training.filter(|_| self.dropout > 0.0).map(|key| Dropout {
-            probability: self.dropout,
-            key: key.mask(self.number),
-        });
+    /// Without masks nothing is dropped.
+    fn shape(self, masks: Option<Masks>) -> LoraShape {
+        let masks = masks.filter(|_| self.dropout > 0.0);
+        let dropout = masks.map(|masks| masks.dropout(self.number, self.dropout));
         LoraShape {
             rank: self.rank,
             scaling: self.scaling,
@@ -154,7 +152,7 @@ pub(crate) fn group_forward<B: Backend>(
     trained: &[Parameter<B>],
     x: View<'_, B::Buf>,
     y: ViewMut<'_, B::Buf>,
-    training: Option<PassKey>,
+    masks: Option<Masks>,
 ) -> LowRankInputs<B> {
     let ViewMut { buf, span } = y;
     let orient = group.first().map_or(Orient::OutIn, |first| first.orient);
@@ -168,7 +166,7 @@ pub(crate) fn group_forward<B: Backend>(
     let mut inputs = Vec::with_capacity(group.len());
     for projection in group {
         let span = span.columns(first, projection.out_features);
-        inputs.push(projection.add_delta(backend, trained, x, ViewMut { buf, span }, training));
+        inputs.push(projection.add_delta(backend, trained, x, ViewMut { buf, span }, masks));
         first += projection.out_features;
     }
     inputs
@@ -183,7 +181,7 @@ pub(crate) fn group_backward<B: Backend>(
     group: &[Projection<B>],
     backend: &B,
     into: &mut Grads<'_, B>,
-    key: PassKey,
+    masks: Option<Masks>,
     x: Option<View<'_, B::Buf>>,
     inputs: &LowRankInputs<B>,
     dy: View<'_, B::Buf>,
@@ -205,7 +203,7 @@ pub(crate) fn group_backward<B: Backend>(
                 write,
             )
         });
-        projection.backward(backend, into, key, x, xa.as_ref(), dy, dx);
+        projection.backward(backend, into, masks, x, xa.as_ref(), dy, dx);
         first += projection.out_features;
     }
 }

@@ -22,7 +22,8 @@ const FAMILIES: [&str; 5] = ["bloom", "gpt2", "llama", "mistral", "qwen2"];
 const KEY: PassKey = PassKey {
     seed: 42,
     step: 0,
-    pass: 0,
+    first_token: 0,
+    first_target: 0,
 };
 
 /// A golden's model without an adapter.

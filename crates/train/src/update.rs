@@ -46,13 +46,16 @@ pub(crate) fn update<L: Learner>(
     let work = Passes::new(micro_batches, packing);
     learner.zero_grad();
     let mut loss = 0.0;
-    for (number, pass) in work.passes.iter().enumerate() {
-        let key = PassKey {
-            seed: arguments.seed,
-            step: done,
-            pass: number as u64,
-        };
+    let mut key = PassKey {
+        seed: arguments.seed,
+        step: done,
+        first_token: 0,
+        first_target: 0,
+    };
+    for pass in &work.passes {
         let losses = learner.forward_backward(&pass.batch, key)?;
+        key.first_token += pass.batch.input_ids.len() as u64;
+        key.first_target += pass.batch.targets.len() as u64;
         let rows = pass.rows_not_finite(&losses);
         if !rows.is_empty() {
             return Err(TrainError::LossNotFinite {

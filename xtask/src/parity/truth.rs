@@ -158,7 +158,8 @@ impl Found {
 const KEY: PassKey = PassKey {
     seed: 42,
     step: 0,
-    pass: 0,
+    first_token: 0,
+    first_target: 0,
 };
 
 /// The rows of an update end to end, their losses' mean the objective.

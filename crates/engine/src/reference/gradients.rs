@@ -64,6 +64,7 @@ fn lora_gradients_hold_with_dropout() {
         dropout: Some(Dropout {
             probability: 0.3,
             key: 42,
+            first_row: 5,
         }),
     };
     let (x, a, b) = (random(4, 5, 1), random(2, 5, 2), random(3, 2, 3));

@@ -13,12 +13,18 @@ pub(crate) struct LoraGradient {
 /// `x` with dropped elements at zero and kept ones scaled: linear, so also its own gradient.
 pub(crate) fn dropped(x: &Grid, dropout: Option<Dropout>) -> Grid {
     let mut kept = x.clone();
-    let Some(Dropout { probability, key }) = dropout else {
+    let Some(Dropout {
+        probability,
+        key,
+        first_row,
+    }) = dropout
+    else {
         return kept;
     };
     let factor = 1.0 / (1.0 - f64::from(probability));
+    let first = first_row * x.cols as u64;
     for (i, x) in kept.values.iter_mut().enumerate() {
-        *x = if uniform(key, i as u64) >= probability {
+        *x = if uniform(key, first + i as u64) >= probability {
             *x * factor
         } else {
             0.0

@@ -50,6 +50,7 @@ impl Lora {
             dropout: self.dropout.map(|probability| Dropout {
                 probability,
                 key: self.key,
+                first_row: 2,
             }),
         };
         let x_span = span(self.tokens, self.inputs, self.gap);

@@ -4,49 +4,40 @@ use engine::backend::Backend;
 use engine::shapes::{Rotation, View, ViewMut, Write};
 
 use super::{AttentionSaved, Block, Hidden, HiddenKept, MlpSaved, Pass, Rows, Saved, Stage};
-use crate::batch::PassKey;
 use crate::norm::NormSlot;
 use crate::projection::{Grads, LowRankInputs, Projection, group_backward};
 
 impl<B: Backend> Block<B> {
     /// Adds the gradients of everything trained in this block from `stop` upwards, and returns the gradient of
     /// the block's input when `stop` is [`Stage::Input`].
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the gradient of a block with what its forward pass kept"
-    )]
     pub(crate) fn backward(
         &self,
         pass: &Pass<'_, B>,
         into: &mut Grads<'_, B>,
-        key: PassKey,
         saved: Saved<B>,
         dy: B::Buf,
         rows: Option<&Rows<B>>,
         stop: Stage,
     ) -> Option<B::Buf> {
-        let count = rows.map_or(pass.tokens(), |rows| rows.count);
-        let dmiddle = self.mlp_backward(pass, into, key, saved.mlp, dy, count, stop)?;
-        self.attention_backward(pass, into, key, saved.attention, dmiddle, rows, stop)
+        let dmiddle = self.mlp_backward(pass, into, saved.mlp, dy, rows, stop)?;
+        self.attention_backward(pass, into, saved.attention, dmiddle, rows, stop)
     }
 
     /// Returns the gradient of the residual between attention and MLP, where it is wanted.
-    #[expect(clippy::too_many_arguments, reason = "one stage of the backward pass")]
     fn mlp_backward(
         &self,
         pass: &Pass<'_, B>,
         into: &mut Grads<'_, B>,
-        key: PassKey,
         saved: MlpSaved<B>,
         dy: B::Buf,
-        count: usize,
+        rows: Option<&Rows<B>>,
         stop: Stage,
     ) -> Option<B::Buf> {
         let Pass { backend, spec, .. } = *pass;
-        let hidden_size = spec.hidden_size;
+        let (count, hidden_size) = (pass.count(rows), spec.hidden_size);
         let output_input = saved.output_input.as_ref();
         let hidden = (saved.hidden, output_input);
-        let dhidden = self.mlp_output_backward(pass, into, key, hidden, &dy, count, stop)?;
+        let dhidden = self.mlp_output_backward(pass, into, hidden, &dy, rows, stop)?;
         let middle = backend.recall(saved.middle);
         let middle = View::dense(&middle, count, hidden_size);
         let needs_input = self.mlp_input.iter().any(Projection::needs_input);
@@ -56,7 +47,7 @@ impl<B: Backend> Block<B> {
             &self.mlp_input,
             backend,
             into,
-            key,
+            pass.masks(rows),
             normed
                 .as_ref()
                 .map(|normed| View::dense(normed, count, hidden_size)),
@@ -71,19 +62,17 @@ impl<B: Backend> Block<B> {
     }
 
     /// Returns the gradient of the MLP's middle, where it is wanted.
-    #[expect(clippy::too_many_arguments, reason = "one stage of the backward pass")]
     fn mlp_output_backward(
         &self,
         pass: &Pass<'_, B>,
         into: &mut Grads<'_, B>,
-        key: PassKey,
         (hidden, output_input): (HiddenKept<B>, Option<&B::Buf>),
         dy: &B::Buf,
-        count: usize,
+        rows: Option<&Rows<B>>,
         stop: Stage,
     ) -> Option<B::Buf> {
         let Pass { backend, spec, .. } = *pass;
-        let inner = spec.intermediate_size;
+        let (count, inner) = (pass.count(rows), spec.intermediate_size);
         let hidden = match hidden {
             Hidden::Before(kept) => Hidden::Before(backend.recall(kept)),
             Hidden::Slopes(slopes) => Hidden::Slopes(slopes),
@@ -98,7 +87,7 @@ impl<B: Backend> Block<B> {
         self.mlp_output.backward(
             backend,
             into,
-            key,
+            pass.masks(rows),
             active
                 .as_ref()
                 .map(|active| View::dense(active, count, inner)),
@@ -121,12 +110,10 @@ impl<B: Backend> Block<B> {
     }
 
     /// From the gradient of the residual behind attention to that of the block's input.
-    #[expect(clippy::too_many_arguments, reason = "one stage of the backward pass")]
     fn attention_backward(
         &self,
         pass: &Pass<'_, B>,
         into: &mut Grads<'_, B>,
-        key: PassKey,
         saved: AttentionSaved<B>,
         dmiddle: B::Buf,
         rows: Option<&Rows<B>>,
@@ -139,31 +126,22 @@ impl<B: Backend> Block<B> {
         let needs_input = self.attention_output.needs_input();
         let attended = needs_input.then(|| pass.attend(&qkv));
         let output_input = saved.output_input.as_ref();
-        let dattention = self.output_backward(
-            pass,
-            into,
-            key,
-            (attended, output_input),
-            &dmiddle,
-            rows,
-            stop,
-        )?;
+        let dattention =
+            self.output_backward(pass, into, (attended, output_input), &dmiddle, rows, stop)?;
         let dqkv = pass.attention_backward(&qkv, &dattention);
         let dresidual = pass.spread(dmiddle, hidden_size, rows);
         let x = backend.recall(saved.x);
         let x = View::dense(&x, tokens, hidden_size);
-        let dnormed = self.qkv_backward(pass, into, key, x, &saved.qkv_inputs, &dqkv, stop)?;
+        let dnormed = self.qkv_backward(pass, into, x, &saved.qkv_inputs, &dqkv, stop)?;
         let norm = (&self.attention_norm, x, &saved.stats);
         pass.norm_backward(into, norm, dnormed, dresidual, stop < Stage::AttentionNorm)
     }
 
     /// Returns the gradient of the attention's output, where it is wanted.
-    #[expect(clippy::too_many_arguments, reason = "one stage of the backward pass")]
     fn output_backward(
         &self,
         pass: &Pass<'_, B>,
         into: &mut Grads<'_, B>,
-        key: PassKey,
         (attended, output_input): (Option<B::Buf>, Option<&B::Buf>),
         dmiddle: &B::Buf,
         rows: Option<&Rows<B>>,
@@ -171,13 +149,13 @@ impl<B: Backend> Block<B> {
     ) -> Option<B::Buf> {
         let Pass { backend, spec, .. } = *pass;
         let width = spec.attention_width();
-        let count = rows.map_or(pass.tokens(), |rows| rows.count);
+        let count = pass.count(rows);
         let picked = attended.map(|attended| pass.pick(attended, width, rows));
         let mut dattention = (stop < Stage::AttentionOutput).then(|| backend.alloc(count * width));
         self.attention_output.backward(
             backend,
             into,
-            key,
+            pass.masks(rows),
             picked
                 .as_ref()
                 .map(|picked| View::dense(picked, count, width)),
@@ -191,12 +169,10 @@ impl<B: Backend> Block<B> {
     }
 
     /// Returns the gradient of the norm's output, where it is wanted.
-    #[expect(clippy::too_many_arguments, reason = "one stage of the backward pass")]
     fn qkv_backward(
         &self,
         pass: &Pass<'_, B>,
         into: &mut Grads<'_, B>,
-        key: PassKey,
         x: View<'_, B::Buf>,
         inputs: &LowRankInputs<B>,
         dqkv: &B::Buf,
@@ -211,7 +187,7 @@ impl<B: Backend> Block<B> {
             &self.qkv,
             backend,
             into,
-            key,
+            pass.masks(None),
             normed
                 .as_ref()
                 .map(|normed| View::dense(normed, tokens, hidden_size)),

@@ -4,12 +4,27 @@ use engine::backend::Backend;
 use engine::shapes::{Rotation, View, ViewMut};
 
 use super::{Pass, Rows};
+use crate::batch::Masks;
 
 impl<B: Backend> Pass<'_, B> {
     pub(crate) fn tokens(&self) -> usize {
         self.segments
             .last()
             .map_or(0, |segment| segment.start + segment.len)
+    }
+
+    /// How many rows go on.
+    pub(super) fn count(&self, rows: Option<&Rows<B>>) -> usize {
+        rows.map_or(self.tokens(), |rows| rows.count)
+    }
+
+    /// What is dropped of rows that go on: nothing outside training.
+    pub(super) fn masks(&self, rows: Option<&Rows<B>>) -> Option<Masks> {
+        let key = self.training?;
+        Some(match rows {
+            Some(_) => key.targets(0),
+            None => key.tokens(),
+        })
     }
 
     pub(super) fn rotate(&self, qkv: &mut B::Buf, rotation: Rotation) {

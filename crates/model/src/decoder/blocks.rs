@@ -9,7 +9,6 @@ use engine::backend::Backend;
 use engine::shapes::{View, ViewMut, Write};
 
 use super::{Decoder, Floor};
-use crate::batch::PassKey;
 use crate::block::{Block, Keep, Pass, Rows, Saved};
 use crate::projection::Grads;
 
@@ -51,15 +50,10 @@ impl<B: Backend> Decoder<B> {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the gradient of all blocks with what they kept"
-    )]
     pub(super) fn blocks_backward(
         &self,
         pass: &Pass<'_, B>,
         into: &mut Grads<'_, B>,
-        key: PassKey,
         kept: Vec<Kept<B>>,
         mut dx: B::Buf,
         rows: &Rows<B>,
@@ -70,7 +64,7 @@ impl<B: Backend> Decoder<B> {
             let rows = (number == last).then_some(rows);
             let stop = floor.stop(number)?;
             let saved = self.saved(pass, block, kept, rows)?;
-            dx = block.backward(pass, into, key, saved, dx, rows, stop)?;
+            dx = block.backward(pass, into, saved, dx, rows, stop)?;
         }
         Some(dx)
     }

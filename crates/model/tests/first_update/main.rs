@@ -14,12 +14,14 @@ use lowrank_model::{Decoder, LoraInit, PassKey, Target, TokenBatch};
 use testkit::{Golden, Row, Tol, distance, golden};
 
 mod checkpointing;
+mod dropout;
 
 const FAMILIES: [&str; 5] = ["bloom", "gpt2", "llama", "mistral", "qwen2"];
 const KEY: PassKey = PassKey {
     seed: 42,
     step: 0,
-    pass: 0,
+    first_token: 0,
+    first_target: 0,
 };
 
 fn load<B: Backend>(case: &Golden, backend: B) -> Decoder<B> {

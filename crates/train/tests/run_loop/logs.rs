@@ -106,14 +106,21 @@ fn trainer_state_has_the_trainers_keys_in_its_layout() {
 
 #[test]
 fn a_token_budget_bounds_a_pass_and_changes_only_rounding() {
-    let mut arguments = json!({"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
-        "max_steps": 8, "learning_rate": 0.02});
-    let (_, wide) = Setup::new(arguments.clone()).fresh();
-    arguments["max_tokens_per_pass"] = json!(10);
-    let (_, narrow) = Setup::new(arguments).fresh();
-    assert!(wide.toy.widest > 20 && narrow.toy.widest <= 10);
-    for (a, b) in wide.toy.values().iter().zip(narrow.toy.values()) {
-        assert!((a - b).abs() < 1e-6, "{a} {b}");
+    for dropout in [0.0, 0.4] {
+        let mut arguments = json!({"per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 2, "max_steps": 8, "learning_rate": 0.02});
+        let run = |arguments: &Value| {
+            let mut setup = Setup::new(arguments.clone());
+            setup.dropout = dropout;
+            setup.fresh().1
+        };
+        let wide = run(&arguments);
+        arguments["max_tokens_per_pass"] = json!(10);
+        let narrow = run(&arguments);
+        assert!(wide.toy.widest > 20 && narrow.toy.widest <= 10);
+        for (a, b) in wide.toy.values().iter().zip(narrow.toy.values()) {
+            assert!((a - b).abs() < 1e-6, "dropout {dropout}: {a} {b}");
+        }
     }
 }
 

@@ -72,8 +72,8 @@ impl Toy {
     }
 
     fn mask(&self, key: PassKey, index: usize) -> f32 {
-        let key = key.seed ^ (key.step << 20) ^ (key.pass << 50);
-        let kept = uniform(key, index as u64) >= self.dropout;
+        let target = key.first_target + index as u64;
+        let kept = uniform(key.seed ^ (key.step << 20), target) >= self.dropout;
         if kept {
             1.0 / (1.0 - self.dropout)
         } else {
