@@ -1,11 +1,11 @@
-//! Large buffers that page-fault rarely.
+//! Buffers that page-fault rarely.
 
 /// A huge page; blocks of at least this size start at one.
 const HUGE_BYTES: usize = 2 << 20;
 
 /// f32 memory, zero at first, aligned to a huge page (advised as one) where it is as large as that, and
 /// untouched until used.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Memory {
     /// Longer than `len` by what alignment may need.
     values: Vec<f32>,

@@ -13,8 +13,8 @@ use std::ops::Range;
 const TASKS_AT_LEAST: usize = 16;
 /// Fewer rows than this would pack a panel for too little work.
 const ROWS_AT_LEAST: usize = 32;
-/// Groups of one panel at the end of a thread's part, so that threads finish together.
-const SMALL_GROUPS: usize = 5;
+/// Bundles of one panel at the end of a thread's part, so that threads finish together.
+const SMALL_BUNDLES: usize = 5;
 
 /// The columns of y in panels: as many panels in each thread's part, nearly as wide as each other.
 pub(crate) struct Cut {
@@ -62,16 +62,17 @@ impl Cut {
     }
 }
 
-/// A part's panels in groups of `size`, but for those of one panel at either end.
+/// A part's panels in bundles of `size`, but for those of one panel at either end: what a tile of rows meets one panel after
+/// the other while the first cache has the rows.
 #[derive(Clone, Copy)]
-struct PanelGroups {
+struct Bundles {
     panels: usize,
     size: usize,
     small_first: usize,
     small_last: usize,
 }
 
-impl PanelGroups {
+impl Bundles {
     fn new(panels: usize, size: usize, small_first: usize, small_last: usize) -> Self {
         let small_first = small_first.min(panels);
         Self {
@@ -90,10 +91,10 @@ impl PanelGroups {
         self.small_first + self.large() + self.small_last
     }
 
-    fn panels(self, group: usize) -> Range<usize> {
+    fn panels(self, bundle: usize) -> Range<usize> {
         let last = self.panels - self.small_last;
-        let Some(large) = group.checked_sub(self.small_first) else {
-            return group..group + 1;
+        let Some(large) = bundle.checked_sub(self.small_first) else {
+            return bundle..bundle + 1;
         };
         if let Some(small) = large.checked_sub(self.large()) {
             return last + small..last + small + 1;
@@ -106,8 +107,8 @@ impl PanelGroups {
 /// All tasks: those of each part one after the other, in each all of a pass before the next.
 pub(super) struct Tasks<'a> {
     cut: &'a Cut,
-    /// Panels of a group.
-    group_size: usize,
+    /// Panels of a bundle.
+    bundle_size: usize,
     row_chunk: usize,
     rows: usize,
     k: usize,
@@ -126,9 +127,9 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Groups of one panel at either end: the first panel of all is packed while nothing is multiplied, so it is alone.
-    fn small_groups(self) -> (usize, usize) {
-        let small_last = if self.is_last { SMALL_GROUPS } else { 0 };
+    /// Bundles of one panel at either end: the first panel of all is packed while nothing is multiplied, so it is alone.
+    fn small_bundles(self) -> (usize, usize) {
+        let small_last = if self.is_last { SMALL_BUNDLES } else { 0 };
         (usize::from(self.is_first), small_last)
     }
 }
@@ -137,15 +138,15 @@ impl<'a> Tasks<'a> {
     /// Tasks for threads that take them from so many parts.
     pub(super) fn new(plan: &'a Plan<'_>, parts: usize, place: Place) -> Self {
         let cut = &plan.cut;
-        // All rows, unless the groups are too few to share out.
-        let group_size = plan.kernel.panels(plan.job.product);
-        assert!(group_size <= Unit::PANELS, "a unit holds a group");
-        let (small_first, small_last) = place.small_groups();
-        let groups = PanelGroups::new(cut.panels_in_part, group_size, small_first, small_last);
-        let groups = cut.parts * groups.count();
+        // All rows, unless the bundles are too few to share out.
+        let bundle_size = plan.kernel.panels(plan.job.product);
+        assert!(bundle_size <= Unit::PANELS, "a unit holds a bundle");
+        let (small_first, small_last) = place.small_bundles();
+        let bundles = Bundles::new(cut.panels_in_part, bundle_size, small_first, small_last);
+        let bundles = cut.parts * bundles.count();
         // As many of all tasks as it has of all columns.
         let at_least = TASKS_AT_LEAST * plan.n / place.columns;
-        let chunks = at_least.div_ceil(groups).max(1);
+        let chunks = at_least.div_ceil(bundles).max(1);
         let row_chunk = plan.m.div_ceil(chunks).max(ROWS_AT_LEAST);
         let in_passes = match plan.job.product {
             // Stored rows lie in a page each: one block of them at a time is as many pages as the processor remembers.
@@ -160,7 +161,7 @@ impl<'a> Tasks<'a> {
         };
         Self {
             cut,
-            group_size,
+            bundle_size,
             row_chunk: row_chunk.next_multiple_of(plan.kernel.rows),
             rows: plan.m,
             k: plan.k,
@@ -177,19 +178,19 @@ impl<'a> Tasks<'a> {
         self.rows.div_ceil(self.row_chunk)
     }
 
-    fn groups(&self, pass: usize) -> PanelGroups {
-        let (small_first, small_last) = self.place.small_groups();
+    fn bundles(&self, pass: usize) -> Bundles {
+        let (small_first, small_last) = self.place.small_bundles();
         let first = if pass == 0 { small_first } else { 0 };
         let last = if pass + 1 == self.passes() {
             small_last
         } else {
             0
         };
-        PanelGroups::new(self.cut.panels_in_part, self.group_size, first, last)
+        Bundles::new(self.cut.panels_in_part, self.bundle_size, first, last)
     }
 
     fn in_pass(&self, pass: usize) -> usize {
-        self.chunks() * self.groups(pass).count()
+        self.chunks() * self.bundles(pass).count()
     }
 
     /// Tasks of a part.
@@ -209,12 +210,15 @@ impl<'a> Tasks<'a> {
             task -= self.in_pass(pass);
             pass += 1;
         }
-        let groups = self.groups(pass);
-        let (chunk, group) = (task / groups.count(), groups.panels(task % groups.count()));
-        let first_panel = part * self.cut.panels_in_part + group.start;
-        let end = self.cut.columns(first_panel + group.len() - 1).end;
+        let bundles = self.bundles(pass);
+        let (chunk, bundle) = (
+            task / bundles.count(),
+            bundles.panels(task % bundles.count()),
+        );
+        let first_panel = part * self.cut.panels_in_part + bundle.start;
+        let end = self.cut.columns(first_panel + bundle.len() - 1).end;
         let panels = std::array::from_fn(|index| {
-            if index < group.len() {
+            if index < bundle.len() {
                 self.cut.columns(first_panel + index)
             } else {
                 end..end
@@ -278,22 +282,22 @@ mod tests {
     }
 
     #[test]
-    fn groups_have_every_panel_once_and_are_small_at_the_ends() {
+    fn bundles_have_every_panel_once_and_are_small_at_the_ends() {
         let ends = [(0, 0), (1, 0), (0, 5), (1, 5)];
         let sizes =
             (1..=Unit::PANELS).flat_map(|size| ends.map(|(first, last)| (size, first, last)));
         for (panels, (size, first, last)) in
             (1..40).flat_map(|panels| sizes.clone().map(move |rest| (panels, rest)))
         {
-            let groups = PanelGroups::new(panels, size, first, last);
-            let all: Vec<_> = (0..groups.count())
-                .map(|group| groups.panels(group))
+            let bundles = Bundles::new(panels, size, first, last);
+            let all: Vec<_> = (0..bundles.count())
+                .map(|bundle| bundles.panels(bundle))
                 .collect();
             let flat: Vec<usize> = all.iter().cloned().flatten().collect();
             assert_eq!(flat, (0..panels).collect::<Vec<_>>());
-            let small = |ends: &[Range<usize>]| ends.iter().all(|group| group.len() == 1);
+            let small = |ends: &[Range<usize>]| ends.iter().all(|bundle| bundle.len() == 1);
             assert!(small(&all[..first]) && small(&all[all.len() - last.min(panels - first)..]));
-            assert!(all.iter().all(|group| (1..=size).contains(&group.len())));
+            assert!(all.iter().all(|bundle| (1..=size).contains(&bundle.len())));
         }
     }
 }
