@@ -1,5 +1,6 @@
 //! Two 256-bit registers.
 
+use super::bf16::round_eight;
 use super::transpose::eight_rows;
 use super::{HIGH, LANES, Lanes, Vector};
 use std::arch::x86_64::*;
@@ -78,20 +79,48 @@ impl Vector for Avx2 {
 
     #[inline(always)]
     fn dot_pairs(self, left: u32, right: &[u32; LANES], mut sum: Pair) -> Pair {
-        let odd = f32::from_bits(left & HIGH);
-        let even = f32::from_bits(left << 16);
-        for (right, sum) in right.as_chunks::<8>().0.iter().zip(&mut sum) {
-            // SAFETY: as above.
-            unsafe {
-                let right = _mm256_loadu_si256(right.as_ptr().cast());
-                let high = _mm256_set1_epi32(HIGH.cast_signed());
-                let of_odd = _mm256_castsi256_ps(_mm256_and_si256(right, high));
-                let of_even = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(right));
-                *sum = _mm256_fmadd_ps(_mm256_set1_ps(odd), of_odd, *sum);
-                *sum = _mm256_fmadd_ps(_mm256_set1_ps(even), of_even, *sum);
+        // SAFETY: as above; eight pairs are a register.
+        unsafe {
+            // Taken apart behind the broadcast, which reads memory: before it would cost two ways from integer registers.
+            let [even, odd] = parts(_mm256_set1_epi32(left.cast_signed()));
+            for (right, sum) in right.as_chunks::<8>().0.iter().zip(&mut sum) {
+                let [of_even, of_odd] = parts(_mm256_loadu_si256(right.as_ptr().cast()));
+                *sum = _mm256_fmadd_ps(odd, of_odd, *sum);
+                *sum = _mm256_fmadd_ps(even, of_even, *sum);
             }
         }
         sum
+    }
+
+    #[inline(always)]
+    fn neighbours(self, first: Pair, second: Pair) -> [u32; LANES] {
+        let mut pairs = [0; LANES];
+        for ([a, b], to) in [first, second].iter().zip(pairs.as_chunks_mut::<8>().0) {
+            // SAFETY: as above.
+            unsafe {
+                let a = _mm256_srli_epi32::<16>(_mm256_castps_si256(round_eight(*a)));
+                let b = _mm256_srli_epi32::<16>(_mm256_castps_si256(round_eight(*b)));
+                // Four of a, four of b, in each half.
+                let halves = _mm256_packus_epi32(a, b);
+                let in_order = _mm256_permute4x64_epi64::<0b11_01_10_00>(halves);
+                _mm256_storeu_si256(to.as_mut_ptr().cast(), in_order);
+            }
+        }
+        pairs
+    }
+
+    #[inline(always)]
+    fn stacked(self, even: Pair, odd: Pair) -> [u32; LANES] {
+        let mut pairs = [0; LANES];
+        for ((even, odd), to) in even.iter().zip(&odd).zip(pairs.as_chunks_mut::<8>().0) {
+            // SAFETY: as above.
+            unsafe {
+                let even = _mm256_srli_epi32::<16>(_mm256_castps_si256(round_eight(*even)));
+                let odd = _mm256_castps_si256(round_eight(*odd));
+                _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm256_or_si256(even, odd));
+            }
+        }
+        pairs
     }
 
     #[inline(always)]
@@ -109,6 +138,20 @@ impl Vector for Avx2 {
                 }
             }
         }
+    }
+}
+
+/// The first and the second of pairs of bf16, as f32.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn parts(pairs: __m256i) -> [__m256; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let odd = _mm256_and_si256(pairs, _mm256_set1_epi32(HIGH.cast_signed()));
+        let even = _mm256_slli_epi32::<16>(pairs);
+        [_mm256_castsi256_ps(even), _mm256_castsi256_ps(odd)]
     }
 }
 

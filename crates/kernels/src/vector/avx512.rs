@@ -1,5 +1,6 @@
 //! One 512-bit register, with the bf16 dot product or without.
 
+use super::bf16::round_sixteen;
 use super::transpose::{four_rows, lanes};
 use super::{HIGH, LANES, Lanes, Vector};
 use std::arch::x86_64::*;
@@ -61,17 +62,15 @@ impl<const BF16: bool> Vector for Avx512<BF16> {
     fn dot_pairs(self, left: u32, right: &[u32; LANES], sum: __m512) -> __m512 {
         // SAFETY: `self` proves that the processor has the instructions; a register's bits are any type's.
         unsafe {
-            if !BF16 {
-                let right = _mm512_loadu_epi32(right.as_ptr().cast());
-                let high = _mm512_set1_epi32(HIGH.cast_signed());
-                let odd = _mm512_castsi512_ps(_mm512_and_si512(right, high));
-                let even = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(right));
-                let sum = _mm512_fmadd_ps(self.splat(f32::from_bits(left & HIGH)), odd, sum);
-                return _mm512_fmadd_ps(self.splat(f32::from_bits(left << 16)), even, sum);
+            let left = _mm512_set1_epi32(left.cast_signed());
+            let right = _mm512_loadu_epi32(right.as_ptr().cast());
+            if BF16 {
+                let left: __m512bh = std::mem::transmute(left);
+                let right: __m512bh = std::mem::transmute(right);
+                return _mm512_dpbf16_ps(sum, left, right);
             }
-            let left: __m512bh = std::mem::transmute(_mm512_set1_epi32(left.cast_signed()));
-            let right: __m512bh = std::mem::transmute(_mm512_loadu_epi32(right.as_ptr().cast()));
-            _mm512_dpbf16_ps(sum, left, right)
+            let ([even, odd], [of_even, of_odd]) = (parts(left), parts(right));
+            _mm512_fmadd_ps(even, of_even, _mm512_fmadd_ps(odd, of_odd, sum))
         }
     }
 
@@ -101,24 +100,46 @@ impl<const BF16: bool> Vector for Avx512<BF16> {
 
     #[inline(always)]
     fn neighbours(self, first: __m512, second: __m512) -> [u32; LANES] {
-        if !BF16 {
-            return super::neighbours(self.to_lanes(first), self.to_lanes(second));
-        }
         // SAFETY: as above.
-        unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(second, first)) }
+        unsafe {
+            if BF16 {
+                return std::mem::transmute::<__m512bh, [u32; LANES]>(_mm512_cvtne2ps_pbh(
+                    second, first,
+                ));
+            }
+            let first = _mm512_srli_epi32::<16>(_mm512_castps_si512(round_sixteen(first)));
+            let second = _mm512_srli_epi32::<16>(_mm512_castps_si512(round_sixteen(second)));
+            std::mem::transmute([_mm512_cvtepi32_epi16(first), _mm512_cvtepi32_epi16(second)])
+        }
     }
 
     #[inline(always)]
     fn stacked(self, even: __m512, odd: __m512) -> [u32; LANES] {
-        if !BF16 {
-            return super::stacked(self.to_lanes(even), self.to_lanes(odd));
-        }
         // SAFETY: as above.
         unsafe {
+            if !BF16 {
+                let even = _mm512_srli_epi32::<16>(_mm512_castps_si512(round_sixteen(even)));
+                let odd = _mm512_castps_si512(round_sixteen(odd));
+                return std::mem::transmute::<__m512i, [u32; LANES]>(_mm512_or_si512(even, odd));
+            }
             let even: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(even));
             let odd: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(odd));
             let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
             std::mem::transmute(_mm512_or_si512(_mm512_cvtepu16_epi32(even), odd))
         }
+    }
+}
+
+/// The first and the second of pairs of bf16, as f32.
+///
+/// # Safety
+/// The processor has AVX-512.
+#[inline(always)]
+unsafe fn parts(pairs: __m512i) -> [__m512; 2] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let odd = _mm512_and_si512(pairs, _mm512_set1_epi32(HIGH.cast_signed()));
+        let even = _mm512_slli_epi32::<16>(pairs);
+        [_mm512_castsi512_ps(even), _mm512_castsi512_ps(odd)]
     }
 }

@@ -1,12 +1,13 @@
 //! Few rows: some stored rows are decoded once for all rows of x; vectors run along k, for four columns of y and up
 //! to three rows at a time. bf16 is emulated in f32 (`WIDE`).
 
-use super::pack::{Source, depth, lane_mask, round_to_bf16};
+use super::pack::{Source, depth, lane_mask};
 use super::row::{COLUMNS, HALVES, finish, one_row};
 use super::{LANES, load};
 use crate::gemm::kernel::Few;
 use crate::gemm::scalar;
 use crate::gemm::{FEW_ROWS, K_BLOCK};
+use crate::vector::bf16::round_eight;
 use std::arch::x86_64::*;
 
 /// Rows of the largest tile: 12 sums, three vectors of activations, one of weights.
@@ -140,7 +141,7 @@ unsafe fn decode<const WIDE: bool, S: Source>(
                 if WIDE {
                     let at = at.wrapping_add(LANES * S::SIZE);
                     let high = S::up_to(at, run.saturating_sub(k + LANES));
-                    let (low, high) = (round_to_bf16(low), round_to_bf16(high));
+                    let (low, high) = (round_eight(low), round_eight(high));
                     _mm256_storeu_ps(out, seconds(low, high));
                     _mm256_storeu_ps(out.add(LANES), firsts(low, high));
                 } else {

@@ -5,6 +5,7 @@
 
 use super::LANES;
 use crate::gemm::kernel::{PackW, PackX, Packing};
+use crate::vector::bf16::round_eight;
 use crate::vector::transpose::eight_rows;
 use std::arch::x86_64::*;
 
@@ -85,28 +86,6 @@ pub(super) unsafe fn lane_mask(count: usize) -> __m256i {
     }
 }
 
-/// [`crate::gemm::scalar::to_bf16`] of eight values.
-///
-/// # Safety
-/// The processor has AVX2.
-#[inline(always)]
-pub(super) unsafe fn round_to_bf16(values: __m256) -> __m256 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let bits = _mm256_castps_si256(values);
-        let set = |bits: u32| _mm256_set1_epi32(bits.cast_signed());
-        let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), set(1));
-        let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, set(0x7fff)));
-        let quiet = _mm256_or_si256(bits, set(0x0040_0000));
-        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(values, values));
-        let kept = _mm256_and_si256(_mm256_blendv_epi8(rounded, quiet, nan), set(0xffff_0000));
-        let exponent = _mm256_and_si256(bits, set(0x7f80_0000));
-        let small = _mm256_cmpeq_epi32(exponent, _mm256_setzero_si256());
-        let sign = _mm256_and_si256(bits, set(0x8000_0000));
-        _mm256_castsi256_ps(_mm256_blendv_epi8(kept, sign, small))
-    }
-}
-
 /// Eight values along k as they are packed: as they are, or rounded with the k of each pair swapped.
 ///
 /// # Safety
@@ -116,7 +95,7 @@ unsafe fn along_k<const WIDE: bool>(values: __m256) -> __m256 {
     // SAFETY: the caller's promise.
     unsafe {
         if WIDE {
-            _mm256_permute_ps::<0b10_11_00_01>(round_to_bf16(values))
+            _mm256_permute_ps::<0b10_11_00_01>(round_eight(values))
         } else {
             values
         }
@@ -227,8 +206,8 @@ unsafe fn columns_of_pairs<const WIDE: bool>(
             let first = _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pair));
             let second = _mm256_castsi256_ps(_mm256_and_si256(pair, high));
             if WIDE {
-                columns[0] = round_to_bf16(second);
-                columns[1] = round_to_bf16(first);
+                columns[0] = round_eight(second);
+                columns[1] = round_eight(first);
             } else {
                 (columns[0], columns[1]) = (first, second);
             }
@@ -312,5 +291,5 @@ pub(super) unsafe fn nn<const WIDE: bool, S: Source>(pack: &PackW) {
 #[inline(always)]
 unsafe fn along_n<const WIDE: bool>(values: __m256) -> __m256 {
     // SAFETY: the caller's promise.
-    unsafe { if WIDE { round_to_bf16(values) } else { values } }
+    unsafe { if WIDE { round_eight(values) } else { values } }
 }

@@ -5,6 +5,7 @@
 
 use super::LANES;
 use crate::gemm::kernel::PackW;
+use crate::vector::bf16::round_sixteen;
 use std::arch::x86_64::*;
 
 /// Elements of a file, sixteen at a time.
@@ -96,28 +97,6 @@ pub(super) fn first32(count: usize) -> u32 {
     ((1u64 << count.min(32)) - 1) as u32
 }
 
-/// [`crate::gemm::scalar::to_bf16`] of 16 values.
-///
-/// # Safety
-/// The processor has AVX-512.
-#[inline(always)]
-unsafe fn round_to_bf16(values: __m512) -> __m512 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let bits = _mm512_castps_si512(values);
-        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
-        let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
-        let rounded = _mm512_add_epi32(bits, half);
-        let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040_0000));
-        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
-        let rounded = _mm512_mask_mov_epi32(rounded, nan, quiet);
-        let kept = _mm512_and_si512(rounded, _mm512_set1_epi32(0xffff_0000u32.cast_signed()));
-        let small = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f80_0000));
-        let sign = _mm512_and_si512(bits, _mm512_set1_epi32(i32::MIN));
-        _mm512_castsi512_ps(_mm512_mask_mov_epi32(kept, small, sign))
-    }
-}
-
 /// 16 packed dwords along k: as they are, or rounded with the k of each pair swapped.
 ///
 /// # Safety
@@ -127,7 +106,7 @@ pub(super) unsafe fn along_k<const WIDE: bool>(values: __m512) -> __m512i {
     // SAFETY: the caller's promise.
     unsafe {
         if WIDE {
-            let rounded = _mm512_castps_si512(round_to_bf16(values));
+            let rounded = _mm512_castps_si512(round_sixteen(values));
             _mm512_shuffle_epi32::<0b10_11_00_01>(rounded)
         } else {
             _mm512_castps_si512(values)
@@ -366,7 +345,7 @@ pub(super) unsafe fn nn_f32<const WIDE: bool, S: Source>(pack: &PackW) {
             unsafe {
                 let mut values = S::values(at, first16(inside));
                 if WIDE {
-                    values = round_to_bf16(values);
+                    values = round_sixteen(values);
                 }
                 _mm512_storeu_ps(pack.out.add(slot * pack.stride + group).cast(), values);
             }
