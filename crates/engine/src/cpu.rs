@@ -17,8 +17,7 @@ use crate::shapes::{
     Norm, Orient, Rotation, Segment, StoredMatrix, View, ViewMut, Write,
 };
 use convert::{
-    activation_of, attention_of, dropped_or, factors, mask_of, mat, mat_mut, norm_of, segments_of,
-    stored,
+    activation_of, attention_of, dropped_or, factors, mat, mat_mut, norm_of, segments_of, stored,
 };
 use kernels::gemm::{LoraGradients, lora_backward, lora_forward};
 use kernels::{
@@ -75,7 +74,7 @@ impl Cpu {
         let dropout = dropout.filter(|dropout| dropout.probability > 0.0)?;
         let mut kept = self.alloc(x.rows * x.cols);
         let to = MatMut::dense(kept.as_mut_slice(), x.rows, x.cols);
-        elementwise::dropout(&self.context, x, mask_of(dropout), to, false);
+        kernels::dropout::dropout(&self.context, x, dropout, to, false);
         Some(kept)
     }
 
@@ -320,7 +319,7 @@ impl Backend for Cpu {
         );
         if let (Some(behind), Some(dropout), Some(dx)) = (&behind, shape.dropout, dx) {
             let behind = Mat::dense(behind.as_slice(), tokens, inputs);
-            elementwise::dropout(&self.context, behind, mask_of(dropout), dx, true);
+            kernels::dropout::dropout(&self.context, behind, dropout, dx, true);
         }
     }
 

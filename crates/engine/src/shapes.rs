@@ -5,6 +5,7 @@
 use crate::backend::EngineError;
 use std::sync::Arc;
 
+pub use kernels::dropout::Dropout;
 pub use kernels::elementwise::uniform;
 
 /// A rectangle of a buffer: row `r` is `buf[offset + r * stride ..][..cols]`.
@@ -290,19 +291,6 @@ impl Segment {
     pub fn first_position(&self) -> usize {
         self.prefix.map_or(0, |prefix| prefix.len)
     }
-}
-
-/// Dropout on a low-rank input `[T, D]`. The mask is a pure function of `key` and the place of an element: element c
-/// of row r is kept when [`uniform`]`(key, (first_row + r)·D + c) >= probability`, and then scaled by
-/// `1 / (1 - probability)`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Dropout {
-    /// Share of elements set to zero, in `[0, 1)`.
-    pub probability: f32,
-    /// Names this mask: the caller derives it from (seed, step, layer, …).
-    pub key: u64,
-    /// Number of the input's first row among all that the key stands for.
-    pub first_row: u64,
 }
 
 /// A rank-R delta `y += scaling · (dropout(x)·Aᵀ)·Bᵀ` with A `[R, D]` and B `[O, R]`.

@@ -1,4 +1,4 @@
-//! Moving, adding, dropping and summing.
+//! Moving, adding and summing, and draws.
 
 use crate::share::{SharedMat, SharedSlice, in_ranges};
 use crate::vector::{Kernel, LANES, Vector, dispatch, update};
@@ -12,12 +12,17 @@ const SUM_BLOCK: usize = 1 << 14;
 /// in the backward pass. `SplitMix64` (Steele et al. 2014) over key and index.
 #[inline(always)]
 pub fn uniform(key: u64, index: u64) -> f32 {
+    (mixed(key, index) >> 40) as f32 / (1u64 << 24) as f32
+}
+
+/// 64 bits from a key and a counter.
+#[inline(always)]
+pub(crate) fn mixed(key: u64, index: u64) -> u64 {
     let mut z = key ^ index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^= z >> 31;
-    (z >> 40) as f32 / (1u64 << 24) as f32
+    z ^ (z >> 31)
 }
 
 /// `y = x`, or `y += x` with `add`.
@@ -64,39 +69,6 @@ pub fn fill(context: &Context, x: &mut [f32], value: f32) {
     });
 }
 
-/// Which elements a dropout keeps.
-#[derive(Debug, Clone, Copy)]
-pub struct Mask {
-    /// Share of elements set to zero, in `[0, 1)`.
-    pub probability: f32,
-    /// Names the draw.
-    pub key: u64,
-    /// Number of the first row.
-    pub first_row: u64,
-}
-
-/// Element c of row r of x is kept and divided by `1 - probability` where
-/// `uniform(key, (first_row + r)·cols + c) >= probability`, else zero; `y = …`, or `y += …` with `add`.
-///
-/// # Panics
-/// When sizes do not fit.
-pub fn dropout(context: &Context, x: Mat<'_>, mask: Mask, y: MatMut<'_>, add: bool) {
-    assert_eq!((x.rows, x.cols), (y.rows, y.cols), "dropout's output");
-    let y = SharedMat::new(y);
-    let factor = (1.0 / (1.0 - f64::from(mask.probability))) as f32;
-    in_ranges(context, x.rows, x.cols, 1, |rows| {
-        let kernel = Dropped {
-            x,
-            y,
-            rows,
-            mask,
-            factor,
-            add,
-        };
-        dispatch(context.isa, kernel);
-    });
-}
-
 /// `sums[c] += Σ_r x[r][c]`, in the order of r.
 ///
 /// # Panics
@@ -135,39 +107,6 @@ impl Kernel for Add<'_> {
             // SAFETY: each task has its own rows.
             let y = unsafe { self.y.row(r) };
             update!(v, y, self.x.row(r), |y, x| v.add(y, x));
-        }
-    }
-}
-
-struct Dropped<'a> {
-    x: Mat<'a>,
-    y: SharedMat<'a>,
-    rows: Range<usize>,
-    mask: Mask,
-    factor: f32,
-    add: bool,
-}
-
-impl Kernel for Dropped<'_> {
-    type Output = ();
-
-    /// Plain: the compiler has the sixty-four bit products of the draw to vectorise, not we.
-    #[inline(always)]
-    fn run<V: Vector>(self, _v: V) {
-        let Mask {
-            probability,
-            key,
-            first_row,
-        } = self.mask;
-        for r in self.rows {
-            let first = (first_row + r as u64) * self.x.cols as u64;
-            // SAFETY: each task has its own rows.
-            let y = unsafe { self.y.row(r) };
-            for (i, (x, y)) in self.x.row(r).iter().zip(y).enumerate() {
-                let kept = uniform(key, first + i as u64) >= probability;
-                let value = if kept { *x * self.factor } else { 0.0 };
-                *y = if self.add { *y + value } else { value };
-            }
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod activation;
 pub mod attention;
 mod context;
+pub mod dropout;
 pub mod elementwise;
 pub mod embedding;
 pub mod gemm;

@@ -3,11 +3,11 @@
 use super::{Buf, Cpu, Weight};
 use crate::backend::Matrix;
 use crate::shapes::{
-    Activation, AttentionShape, Dropout, HeadLayout, LoraShape, Norm, Segment, Span, StoredDtype,
-    View, ViewMut,
+    Activation, AttentionShape, HeadLayout, LoraShape, Norm, Segment, Span, StoredDtype, View,
+    ViewMut,
 };
 use kernels::gemm::{LoraFactors, Precision};
-use kernels::{Mat, MatMut, Stored, activation, attention, elementwise, norm};
+use kernels::{Mat, MatMut, Stored, activation, attention, norm};
 
 pub(super) fn mat(view: View<'_, Buf>) -> Mat<'_> {
     let Span {
@@ -71,19 +71,6 @@ pub(super) fn stored(matrix: Matrix<'_, Cpu>) -> Stored<'_> {
             Stored::new((*stored.bytes).as_ref(), dtype, stored.rows, stored.cols)
         }
         Matrix::Dense { values, rows, cols } => Stored::from_f32(values.as_slice(), rows, cols),
-    }
-}
-
-pub(super) fn mask_of(dropout: Dropout) -> elementwise::Mask {
-    let Dropout {
-        probability,
-        key,
-        first_row,
-    } = dropout;
-    elementwise::Mask {
-        probability,
-        key,
-        first_row,
     }
 }
 

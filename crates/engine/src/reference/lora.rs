@@ -1,7 +1,7 @@
 //! The rank-R delta (Hu et al. 2021, arXiv:2106.09685, eq. 3) with dropout on its input.
 
 use super::grid::Grid;
-use crate::shapes::{Dropout, LoraShape, uniform};
+use crate::shapes::{Dropout, LoraShape};
 
 /// Gradients of one delta.
 pub(crate) struct LoraGradient {
@@ -13,19 +13,13 @@ pub(crate) struct LoraGradient {
 /// `x` with dropped elements at zero and kept ones scaled: linear, so also its own gradient.
 pub(crate) fn dropped(x: &Grid, dropout: Option<Dropout>) -> Grid {
     let mut kept = x.clone();
-    let Some(Dropout {
-        probability,
-        key,
-        first_row,
-    }) = dropout
-    else {
+    let Some(dropout) = dropout else {
         return kept;
     };
-    let factor = 1.0 / (1.0 - f64::from(probability));
-    let first = first_row * x.cols as u64;
-    for (i, x) in kept.values.iter_mut().enumerate() {
-        *x = if uniform(key, first + i as u64) >= probability {
-            *x * factor
+    let factor = 1.0 / (1.0 - f64::from(dropout.probability));
+    for (i, value) in kept.values.iter_mut().enumerate() {
+        *value = if dropout.keeps(i / x.cols, i % x.cols) {
+            *value * factor
         } else {
             0.0
         };

@@ -50,38 +50,6 @@ fn squares_of_a_long_vector_do_not_depend_on_threads() {
 }
 
 #[test]
-fn dropout_keeps_by_the_draw_and_scales() {
-    let (rows, cols) = (7, 90);
-    let x: Vec<f32> = (0..rows * cols).map(|i| 1.0 + i as f32).collect();
-    let mask = Mask {
-        probability: 0.3,
-        key: 77,
-        first_row: 3,
-    };
-    for context in contexts() {
-        let mut y = vec![0.5; rows * cols];
-        dropout(
-            &context,
-            Mat::dense(&x, rows, cols),
-            mask,
-            MatMut::dense(&mut y, rows, cols),
-            true,
-        );
-        for (i, (x, y)) in x.iter().zip(&y).enumerate() {
-            let factor = 1.0 / 0.7f32;
-            let want = if uniform(77, (3 * cols + i) as u64) >= 0.3 {
-                x * factor
-            } else {
-                0.0
-            };
-            assert!((y - 0.5 - want).abs() <= 1e-4, "{i}: {y} {want}");
-        }
-    }
-    let kept = (0..100_000).filter(|i| uniform(5, *i) >= 0.3).count();
-    assert!((69_000..71_000).contains(&kept), "{kept}");
-}
-
-#[test]
 fn gathered_rows_are_those_asked_for() {
     let context = Context::new(Some(2), None);
     let x: Vec<f32> = (0..30).map(|i| i as f32).collect();

@@ -1,0 +1,193 @@
+//! Dropout whose masks are drawn again instead of kept.
+//!
+//! A row has a key of 64 bits (`SplitMix64`); its columns are mixed with it in arithmetic of 32 bits, which vector registers
+//! multiply: drawing costs less than reading what is dropped.
+
+use crate::elementwise::mixed;
+use crate::share::{SharedMat, in_ranges};
+use crate::vector::{Kernel, Vector, dispatch};
+use crate::{Context, Mat, MatMut};
+use std::ops::Range;
+
+/// Bits of a draw.
+const BITS: u32 = 24;
+
+/// Which elements of a matrix are kept: a pure function of all three and the element's place.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Dropout {
+    /// Share of elements set to zero, in `[0, 1)`; the others are divided by what is left of one.
+    pub probability: f32,
+    /// Names the draw.
+    pub key: u64,
+    /// Number of the matrix's first row among all that the key stands for.
+    pub first_row: u64,
+}
+
+impl Dropout {
+    /// Whether an element is kept.
+    pub fn keeps(&self, row: usize, column: usize) -> bool {
+        self.row(row).keeps(column as u32)
+    }
+
+    #[inline(always)]
+    fn row(&self, row: usize) -> Row {
+        let key = mixed(self.key, self.first_row + row as u64);
+        Row {
+            low: key as u32,
+            high: (key >> 32) as u32,
+            least: (f64::from(self.probability) * f64::from(1 << BITS)).ceil() as u32,
+        }
+    }
+}
+
+/// The draws of one row.
+#[derive(Clone, Copy)]
+struct Row {
+    low: u32,
+    high: u32,
+    /// Of the draws that keep.
+    least: u32,
+}
+
+impl Row {
+    /// A bijection of 32 bits (Wellons 2018, `lowbias32`) with a second key between its rounds, without which two rows could
+    /// be permutations of each other.
+    #[inline(always)]
+    fn keeps(self, column: u32) -> bool {
+        let mut z = column ^ self.low;
+        z = (z ^ (z >> 16)).wrapping_mul(0x7FEB_352D) ^ self.high;
+        z = (z ^ (z >> 15)).wrapping_mul(0x846C_A68B);
+        z ^= z >> 16;
+        z >> (u32::BITS - BITS) >= self.least
+    }
+}
+
+/// `y = dropout(x)`, or `y += dropout(x)` with `add`.
+///
+/// # Panics
+/// When sizes do not fit.
+pub fn dropout(context: &Context, x: Mat<'_>, dropout: Dropout, y: MatMut<'_>, add: bool) {
+    assert_eq!((x.rows, x.cols), (y.rows, y.cols), "dropout's output");
+    let y = SharedMat::new(y);
+    in_ranges(context, x.rows, x.cols, 1, |rows| {
+        let kernel = Dropped {
+            x,
+            y,
+            rows,
+            dropout,
+            add,
+        };
+        dispatch(context.isa, kernel);
+    });
+}
+
+struct Dropped<'a> {
+    x: Mat<'a>,
+    y: SharedMat<'a>,
+    rows: Range<usize>,
+    dropout: Dropout,
+    add: bool,
+}
+
+impl Kernel for Dropped<'_> {
+    type Output = ();
+
+    /// Plain: the compiler has the draws to vectorise, not we.
+    #[inline(always)]
+    fn run<V: Vector>(self, _v: V) {
+        let factor = (1.0 / (1.0 - f64::from(self.dropout.probability))) as f32;
+        for r in self.rows {
+            let row = self.dropout.row(r);
+            // SAFETY: each task has its own rows.
+            let y = unsafe { self.y.row(r) };
+            for (column, (x, y)) in self.x.row(r).iter().zip(y).enumerate() {
+                let kept = row.keeps(column as u32);
+                let value = if kept { *x * factor } else { 0.0 };
+                *y = if self.add { *y + value } else { value };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Isa;
+
+    fn mask(probability: f32, key: u64, first_row: u64) -> Dropout {
+        Dropout {
+            probability,
+            key,
+            first_row,
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_scaled_the_same_everywhere() {
+        let (rows, cols) = (7, 90);
+        let x: Vec<f32> = (0..rows * cols).map(|i| 1.0 + i as f32).collect();
+        let dropped = mask(0.3, 77, 3);
+        for isa in Isa::available() {
+            for threads in [1, 3] {
+                let context = Context::new(Some(threads), Some(isa));
+                let mut y = vec![0.5; rows * cols];
+                let to = MatMut::dense(&mut y, rows, cols);
+                dropout(&context, Mat::dense(&x, rows, cols), dropped, to, true);
+                for (i, (x, y)) in x.iter().zip(&y).enumerate() {
+                    let kept = dropped.keeps(i / cols, i % cols);
+                    let want = if kept { x * (1.0 / 0.7f32) } else { 0.0 };
+                    assert!((y - 0.5 - want).abs() <= 1e-4, "{isa:?}, {i}: {y} {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_numbered_on() {
+        let (first, later) = (mask(0.5, 9, 0), mask(0.5, 9, 40));
+        let columns = |mask: Dropout, row| -> Vec<bool> {
+            (0..200).map(|column| mask.keeps(row, column)).collect()
+        };
+        assert_eq!(columns(first, 47), columns(later, 7));
+        assert_ne!(columns(first, 47), columns(first, 7));
+        assert_ne!(columns(first, 47), columns(mask(0.5, 10, 0), 47));
+    }
+
+    #[test]
+    fn nothing_is_dropped_at_zero_and_all_at_one() {
+        let all = |mask: Dropout| (0..5000).filter(|i| mask.keeps(i / 50, i % 50)).count();
+        assert_eq!(all(mask(0.0, 1, 0)), 5000);
+        assert_eq!(all(mask(1.0, 1, 0)), 0);
+    }
+
+    /// Shares of what is dropped, of neighbours that are dropped together, and of the same element under two keys: within
+    /// five standard deviations of what independent draws give.
+    #[test]
+    fn draws_are_as_if_independent() {
+        let (rows, cols) = (300, 700);
+        for probability in [0.05, 0.1, 0.5] {
+            let p = f64::from(probability);
+            let (one, other) = (mask(probability, 5, 0), mask(probability, 6, 0));
+            let share = |both: &dyn Fn(usize, usize) -> bool, expected: f64| {
+                let places = (0..rows).flat_map(|row| (0..cols).map(move |column| (row, column)));
+                let count = places.filter(|(row, column)| both(*row, *column)).count();
+                let all = (rows * cols) as f64;
+                let deviation = (expected * (1.0 - expected) / all).sqrt();
+                let share = count as f64 / all;
+                assert!(
+                    (share - expected).abs() <= 5.0 * deviation,
+                    "{share} instead of {expected}"
+                );
+            };
+            share(&|row, column| !one.keeps(row, column), p);
+            for (down, right) in [(0, 1), (1, 0), (1, 1), (0, 64), (16, 0), (0, 512)] {
+                let pair = |row: usize, column: usize| {
+                    !one.keeps(row, column) && !one.keeps(row + down, column + right)
+                };
+                share(&pair, p * p);
+            }
+            let keys = |row, column| !one.keeps(row, column) && !other.keeps(row, column);
+            share(&keys, p * p);
+        }
+    }
+}
