@@ -40,12 +40,6 @@ pub enum LowrankError {
         /// Its updates.
         max_steps: u64,
     },
-    /// A merge whose result does not say the same.
-    #[error("the merged model is not the adapter's: {reason}")]
-    MergeDiffers {
-        /// Where they part.
-        reason: String,
-    },
 }
 
 // Boxed: an error of 128 bytes in every `Result` is what clippy warns a caller of.
@@ -80,9 +74,6 @@ impl LowrankError {
                 Some("this is a bug, please report it with the run file".into())
             }
             Self::TooShortToVerify { .. } => Some("verify a run of 3 updates or more".into()),
-            Self::MergeDiffers { .. } => {
-                Some("merge into an f32 copy of the base, or raise the bound that was given".into())
-            }
         }
     }
 }

@@ -27,10 +27,10 @@ pub use error::{LowrankError, Result, hint};
 pub use evaluation::{Evaluation, RowLoss};
 pub use generation::Generated;
 pub use inspection::{InspectedParameter, InspectedTarget, Inspection, inspect};
-pub use merging::{MergeProof, PromptProof, merge_folder, prove_merge};
+pub use merging::{merge_folder, prove_merge};
 pub use model::GenerationConfig;
 pub use peft::report::grouped;
-pub use peft::{LoraConfig, MAX_SHARD_BYTES, MergeReport};
+pub use peft::{LoraConfig, MAX_SHARD_BYTES, MergeProof, MergeReport, PeftError, PromptProof};
 pub use peft_model::{PeftModel, get_peft_model};
 pub use train::{
     Banner, Ending, Event, FIELDS, Field, LogEntry, Observer, Plan, StopFlag, TOKEN_CACHE,

@@ -79,6 +79,10 @@ pub enum PeftError {
     NoBaseTensor { name: String },
     #[error("tensor `{name}` cannot be merged, its type is {dtype}")]
     MergeType { name: String, dtype: String },
+    #[error(
+        "the merged model is not the adapter's: logits differ by {difference:e} of the largest, the bound is {bound:e}"
+    )]
+    MergeDiffers { difference: f32, bound: f32 },
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -161,6 +165,9 @@ impl PeftError {
             }
             Self::NotFinite { .. } | Self::MergeNotFinite { .. } => {
                 Some("the training that made it diverged; take an earlier checkpoint".into())
+            }
+            Self::MergeDiffers { .. } => {
+                Some("merge into an f32 copy of the base, or raise the bound that was given".into())
             }
             Self::Config(error) => error.hint(),
             Self::Formats(error) => error.hint(),

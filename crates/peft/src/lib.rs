@@ -2,7 +2,7 @@
 //!
 //! A [`LoraConfig`] on a model gives an [`AdapterPlan`]: every trained value with its name in the decoder, in
 //! PEFT's memory and on disk. The plan fills the decoder's slots, writes and reads adapter folders, folds deltas
-//! into base weights and answers `inspect`. Knows nothing of a training step (see `train`).
+//! into base weights and answers `inspect`; a merge is proved by what both models say. Knows nothing of a training step (see `train`).
 
 #![forbid(unsafe_code)]
 
@@ -34,8 +34,8 @@ pub use error::{Misshapen, PeftError, Result};
 pub use inject::{apply_adapter, get_peft_model, load_adapter};
 pub use load::{BASE_DIGEST, BaseModel, LoadedAdapter, read_adapter};
 pub use merge::{
-    MAX_SHARD_BYTES, MergeReport, ModelFolder, merge_folder, merge_weights, merged_config,
-    save_model,
+    MAX_SHARD_BYTES, MergeProof, MergeReport, MergeWitness, ModelFolder, PromptProof, ProofPrompt,
+    merge_folder, merge_weights, merged_config, save_model,
 };
 pub use plan::{AdapterPlan, LoraTarget, PlannedParameter, Role};
 pub use save::{WEIGHTS_NAME, save_adapter, stage_adapter, trained_values};

@@ -5,6 +5,7 @@
 //! written and the config says so, as PEFT's `merge_and_unload` does.
 
 mod fold;
+mod proof;
 mod shards;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,8 @@ use crate::error::{PeftError, Result};
 use crate::load::{BaseModel, read_adapter};
 use crate::plan::{AdapterPlan, Role};
 use fold::{Delta, folded};
+
+pub use proof::{MergeProof, MergeWitness, PromptProof, ProofPrompt};
 
 /// transformers' default `max_shard_size`.
 pub const MAX_SHARD_BYTES: u64 = 50_000_000_000;
