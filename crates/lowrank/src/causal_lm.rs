@@ -15,7 +15,6 @@ use peft::{AdapterPlan, MergeReport, ModelFolder};
 
 use crate::dataset::TokenizedDataset;
 use crate::error::Result;
-use crate::evaluation::{Evaluation, evaluate};
 use crate::generation::{Generated, generate};
 
 /// How the products are computed.
@@ -156,8 +155,8 @@ impl CausalLm {
         &self,
         dataset: &TokenizedDataset,
         progress: impl FnMut(usize, usize),
-    ) -> Result<Evaluation> {
-        evaluate(&self.decoder, dataset, progress)
+    ) -> Result<train::Evaluation> {
+        Ok(train::evaluate(&self.decoder, &dataset.encoded, progress)?)
     }
 
     /// Writes the model as a folder that `AutoModelForCausalLM` opens: config, generation config, the tokenizer

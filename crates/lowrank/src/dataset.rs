@@ -124,18 +124,3 @@ impl TokenizedDataset {
         self.encoded.report()
     }
 }
-
-impl train::Examples for TokenizedDataset {
-    fn len(&self) -> usize {
-        self.encoded.len()
-    }
-
-    fn example(&self, index: usize) -> std::result::Result<train::Row, train::TrainError> {
-        let data::Example { input_ids, labels } = self.encoded.get(index);
-        Ok(train::Row {
-            index,
-            input_ids,
-            labels,
-        })
-    }
-}

@@ -9,7 +9,6 @@
 mod causal_lm;
 mod dataset;
 mod error;
-mod evaluation;
 mod generation;
 mod inspection;
 mod merging;
@@ -24,7 +23,6 @@ pub use data::{
 pub use dataset::{Dataset, TokenizedDataset};
 pub use engine::shapes::ComputeDtype;
 pub use error::{LowrankError, Result, hint};
-pub use evaluation::{Evaluation, RowLoss};
 pub use generation::Generated;
 pub use inspection::{InspectedParameter, InspectedTarget, Inspection, inspect};
 pub use merging::{merge_folder, prove_merge};
@@ -33,8 +31,8 @@ pub use peft::report::grouped;
 pub use peft::{LoraConfig, MAX_SHARD_BYTES, MergeProof, MergeReport, PeftError, PromptProof};
 pub use peft_model::{PeftModel, get_peft_model};
 pub use train::{
-    Banner, Ending, Event, FIELDS, Field, LogEntry, Observer, Plan, StopFlag, TOKEN_CACHE,
-    TrainError, TrainOutput, TrainingArguments, UpdateDone, nearest_name,
+    Banner, Ending, Evaluation, Event, FIELDS, Field, LogEntry, Observer, Plan, RowLoss, StopFlag,
+    TOKEN_CACHE, TrainError, TrainOutput, TrainingArguments, UpdateDone, nearest_name,
 };
 pub use trainer::Trainer;
 pub use trainer_verify::{ResumeCheck, ResumeProof, verify_resume};

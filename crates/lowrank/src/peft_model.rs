@@ -10,7 +10,6 @@ use peft::{AdapterPlan, LoraConfig};
 use crate::causal_lm::CausalLm;
 use crate::dataset::TokenizedDataset;
 use crate::error::Result;
-use crate::evaluation::{Evaluation, evaluate};
 use crate::generation::{Generated, generate};
 
 /// A base model with an adapter, to be trained, used or merged.
@@ -125,8 +124,12 @@ impl PeftModel {
         &self,
         dataset: &TokenizedDataset,
         progress: impl FnMut(usize, usize),
-    ) -> Result<Evaluation> {
-        evaluate(&self.base.decoder, dataset, progress)
+    ) -> Result<train::Evaluation> {
+        Ok(train::evaluate(
+            &self.base.decoder,
+            &dataset.encoded,
+            progress,
+        )?)
     }
 
     /// The decoder with the adapter in place.

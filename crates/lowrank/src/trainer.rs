@@ -74,8 +74,10 @@ impl Trainer<'_> {
         let run = train::Trainer {
             plan: &plan,
             learner: &mut learner,
-            examples: self.train_dataset,
-            eval_examples: self.eval_dataset.map(|dataset| dataset as &dyn Examples),
+            examples: &self.train_dataset.encoded,
+            eval_examples: self
+                .eval_dataset
+                .map(|dataset| &dataset.encoded as &dyn Examples),
             identity,
             stop,
             observer,
