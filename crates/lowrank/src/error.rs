@@ -28,18 +28,6 @@ pub enum LowrankError {
     /// A training run.
     #[error(transparent)]
     Train(Box<train::TrainError>),
-    /// A run that was stopped and resumed, and did not give the bytes of one that was not.
-    #[error("the resumed run differs from one that was never stopped, in {}", .files.join(", "))]
-    ResumeDiffers {
-        /// The files that differ.
-        files: Vec<String>,
-    },
-    /// A run with no update to stop at and one to compare before its last.
-    #[error("the run is too short to stop and resume inside it: {max_steps} updates")]
-    TooShortToVerify {
-        /// Its updates.
-        max_steps: u64,
-    },
 }
 
 // Boxed: an error of 128 bytes in every `Result` is what clippy warns a caller of.
@@ -70,10 +58,6 @@ impl LowrankError {
             Self::Model(error) => error.hint(),
             Self::Peft(error) => error.hint(),
             Self::Train(error) => error.hint(),
-            Self::ResumeDiffers { .. } => {
-                Some("this is a bug, please report it with the run file".into())
-            }
-            Self::TooShortToVerify { .. } => Some("verify a run of 3 updates or more".into()),
         }
     }
 }

@@ -31,11 +31,12 @@ pub use peft::report::grouped;
 pub use peft::{LoraConfig, MAX_SHARD_BYTES, MergeProof, MergeReport, PeftError, PromptProof};
 pub use peft_model::{PeftModel, get_peft_model};
 pub use train::{
-    Banner, Ending, Evaluation, Event, FIELDS, Field, LogEntry, Observer, Plan, RowLoss, StopFlag,
-    TOKEN_CACHE, TrainError, TrainOutput, TrainingArguments, UpdateDone, nearest_name,
+    Banner, Ending, Evaluation, Event, FIELDS, Field, LogEntry, Observer, Plan, ResumeProof,
+    RowLoss, StopFlag, TOKEN_CACHE, TrainError, TrainOutput, TrainingArguments, UpdateDone,
+    nearest_name,
 };
 pub use trainer::Trainer;
-pub use trainer_verify::{ResumeCheck, ResumeProof, verify_resume};
+pub use trainer_verify::{ResumeCheck, verify_resume};
 
 /// The file formats under the words above, for programs that need a file as it is.
 pub use formats;

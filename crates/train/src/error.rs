@@ -143,6 +143,18 @@ pub enum TrainError {
         /// Ours.
         ours: u64,
     },
+    /// A run that was stopped and resumed, and did not give the bytes of one that was not.
+    #[error("the resumed run differs from one that was never stopped, in {}", .files.join(", "))]
+    ResumeDiffers {
+        /// The files that differ.
+        files: Vec<String>,
+    },
+    /// A run with no update to stop at and one to compare before its last.
+    #[error("the run is too short to stop and resume inside it: {max_steps} updates")]
+    TooShortToVerify {
+        /// Its updates.
+        max_steps: u64,
+    },
     /// The model failed.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -263,6 +275,8 @@ impl TrainError {
                 Some("resume from another checkpoint")
             }
             Self::ResumeVersion { .. } => Some("update this program, or use another checkpoint"),
+            Self::ResumeDiffers { .. } => Some("this is a bug, please report it with the run file"),
+            Self::TooShortToVerify { .. } => Some("verify a run of 3 updates or more"),
             _ => None,
         }
     }

@@ -10,6 +10,9 @@ use crate::checkpoints::Checkpoints;
 use crate::observer::{Event, Observer};
 use crate::plot::loss_svg;
 
+/// The log, one JSON object a line.
+pub(crate) const METRICS: &str = "metrics.jsonl";
+
 /// The two files.
 pub(crate) struct Journal {
     disk: Disk,
@@ -24,7 +27,7 @@ impl Journal {
     pub(crate) fn new(folder: &Checkpoints) -> Self {
         Self {
             disk: folder.disk.clone(),
-            metrics: folder.join("metrics.jsonl"),
+            metrics: folder.join(METRICS),
             plot: folder.join("loss.svg"),
             log: None,
             warned: false,

@@ -28,6 +28,7 @@ mod steps;
 mod tensors;
 mod trainer;
 mod update;
+mod verify;
 
 pub use adapter_files::AdapterFiles;
 pub use arguments::{
@@ -47,3 +48,4 @@ pub use plan::{Best, Interval, Plan, Saving};
 pub use schedule::Schedule;
 pub use steps::{Place, Steps};
 pub use trainer::Trainer;
+pub use verify::{Leg, ResumeCheck, ResumeProof, verify_resume};

@@ -6,3 +6,4 @@ mod toy;
 mod logs;
 mod resume;
 mod trouble;
+mod verify;
