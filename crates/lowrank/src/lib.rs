@@ -24,11 +24,14 @@ pub use dataset::{Dataset, TokenizedDataset};
 pub use engine::shapes::ComputeDtype;
 pub use error::{LowrankError, Result, hint};
 pub use generation::Generated;
-pub use inspection::{InspectedParameter, InspectedTarget, Inspection, inspect};
+pub use inspection::inspect;
 pub use merging::{merge_folder, prove_merge};
 pub use model::GenerationConfig;
 pub use peft::report::grouped;
-pub use peft::{LoraConfig, MAX_SHARD_BYTES, MergeProof, MergeReport, PeftError, PromptProof};
+pub use peft::{
+    InspectedParameter, InspectedTarget, Inspection, LoraConfig, MAX_SHARD_BYTES, MergeProof,
+    MergeReport, PeftError, PromptProof,
+};
 pub use peft_model::{PeftModel, get_peft_model};
 pub use train::{
     Banner, Ending, Evaluation, Event, FIELDS, Field, LogEntry, Observer, Plan, ResumeProof,

@@ -68,15 +68,9 @@ impl PeftModel {
 
     /// Names and shapes of all parameters, as PEFT names them, and whether each is trained.
     pub fn named_parameters(&self) -> Vec<(String, Vec<usize>, bool)> {
-        let trained = |name: &str| {
-            self.plan
-                .parameters
-                .iter()
-                .any(|parameter| parameter.peft_name == name)
-        };
-        let named = self.plan.tree.named_parameters().into_iter();
+        let named = peft::named_parameters(&self.plan).into_iter();
         named
-            .map(|(name, parameter)| (name.clone(), parameter.shape.clone(), trained(&name)))
+            .map(|one| (one.name, one.shape, one.trained))
             .collect()
     }
 

@@ -15,6 +15,7 @@ mod defaults;
 mod error;
 mod init;
 mod inject;
+mod inspection;
 mod load;
 pub mod matching;
 mod merge;
@@ -32,6 +33,7 @@ pub use formats::adapter_config::AdapterConfig as LoraConfig;
 pub use defaults::default_targets;
 pub use error::{Misshapen, PeftError, Result};
 pub use inject::{apply_adapter, get_peft_model, load_adapter};
+pub use inspection::{InspectedParameter, InspectedTarget, Inspection, inspect, named_parameters};
 pub use load::{BASE_DIGEST, BaseModel, LoadedAdapter, read_adapter};
 pub use merge::{
     MAX_SHARD_BYTES, MergeProof, MergeReport, MergeWitness, ModelFolder, PromptProof, ProofPrompt,
