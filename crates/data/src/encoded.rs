@@ -1,6 +1,7 @@
 //! A dataset as ids and labels, kept in a cache file so that nothing is tokenised twice.
 
 mod cache;
+mod inputs;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,10 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use durable::Mapped;
 use formats::Rows;
 use rayon::prelude::*;
-use sha2::{Digest, Sha256};
 
 use crate::example::{Encoded, encode_row};
 use crate::{DataError, Example, Template, Tokenizer};
+use inputs::key;
+
+pub use inputs::fingerprint;
 
 /// Rows that one task encodes; progress is told after each.
 const BLOCK: usize = 64;
@@ -174,24 +177,6 @@ fn check(
         });
     }
     Ok(())
-}
-
-/// All that ids depend on.
-fn key(rows: &Rows, template: &Template, tokenizer: &Tokenizer, max_length: usize) -> String {
-    let mut hash = Sha256::new_with_prefix(b"lowrank encoded rows 1\n");
-    for part in [
-        rows.fingerprint(),
-        template.fingerprint(),
-        tokenizer.fingerprint(),
-        &max_length.to_string(),
-    ] {
-        hash.update(part);
-        hash.update(b"\n");
-    }
-    hash.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
 
 fn encode_all(

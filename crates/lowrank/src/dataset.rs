@@ -88,14 +88,9 @@ impl Dataset {
     ) -> Result<TokenizedDataset> {
         let encoded =
             EncodedDataset::build(&self.rows, template, tokenizer, max_length, cache, progress)?;
-        let parts = [
-            self.rows.fingerprint(),
-            template.fingerprint(),
-            tokenizer.fingerprint(),
-        ];
         Ok(TokenizedDataset {
             encoded,
-            fingerprint: format!("{} max_length {max_length}", parts.join(" ")),
+            fingerprint: data::encoded::fingerprint(&self.rows, template, tokenizer, max_length),
         })
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::common::{ids, json, labels, object, shared, tokenizer};
+use crate::data::encoded::fingerprint;
 use crate::data::{CacheUse, EncodedDataset, IGNORE_INDEX, Template, Tokenizer};
 use formats::Rows;
 use sha2::{Digest, Sha256};
@@ -175,6 +176,29 @@ fn nothing_is_encoded_twice_and_a_damaged_cache_is_made_anew() {
         CacheUse::Rebuilt("its digest does not match".into())
     );
     assert_eq!(use_of(48), CacheUse::Read);
+}
+
+#[test]
+fn a_fingerprint_changes_with_everything_that_ids_depend_on() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let of = |rows: &serde_json::Value, template: &Template, name: &str, max_length| {
+        let rows = rows_of(folder.path(), rows);
+        fingerprint(&rows, template, &tokenizer(name), max_length)
+    };
+    let rows = json("encoded.json")["rows"].clone();
+    let alpaca = Template::alpaca();
+    let other = Template::jinja("{{ instruction }}", "{{ output }}").expect("a template");
+    let one = of(&rows, &alpaca, "bloom_tiny", 48);
+    assert_eq!(one, of(&rows, &alpaca, "bloom_tiny", 48));
+    assert!(one.ends_with(" max_length 48"), "{one}");
+    for changed in [
+        of(&serde_json::json!([rows[0]]), &alpaca, "bloom_tiny", 48),
+        of(&rows, &other, "bloom_tiny", 48),
+        of(&rows, &alpaca, "llama_tiny", 48),
+        of(&rows, &alpaca, "bloom_tiny", 47),
+    ] {
+        assert_ne!(one, changed);
+    }
 }
 
 /// Flips one bit in the middle of a file.
