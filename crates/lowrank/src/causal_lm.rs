@@ -6,28 +6,15 @@ use std::sync::Arc;
 use data::Tokenizer;
 use engine::cpu::Cpu;
 use engine::shapes::ComputeDtype;
-use formats::Dtype;
 use formats::hf_config::HfConfig;
 use formats::weights::WeightStore;
 use model::tree::ModuleTree;
-use model::{Decoder, GenerationConfig, families};
+use model::{Compute, Decoder, GenerationConfig, families};
 use peft::{AdapterPlan, MergeReport, ModelFolder};
 
 use crate::dataset::TokenizedDataset;
 use crate::error::Result;
 use crate::generation::{Generated, generate};
-
-/// How the products are computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Compute {
-    /// bf16 where the CPU multiplies it and the weights are stored in it; else f32. Never rounds a stored weight.
-    #[default]
-    Auto,
-    /// As torch in f32.
-    F32,
-    /// Inputs of products rounded to bf16, stored weights too.
-    Bf16,
-}
 
 /// Settings of [`CausalLm::load`].
 #[derive(Debug, Clone, Copy, Default)]
@@ -71,8 +58,9 @@ impl CausalLm {
         let tree = families::module_tree(&config)?;
         let generation = formats::hf_config::GenerationConfig::open(folder, &config)?;
         let weights = WeightStore::open(folder)?;
-        let (compute, mut notices) = resolve(options.compute_dtype, &weights);
-        notices.extend(families::notices(&config)?);
+        let best = Cpu::best_compute_dtype();
+        let (compute, notice) = options.compute_dtype.settle(&weights, best);
+        let notices = notice.into_iter().chain(families::notices(&config)?);
         let backend = Arc::new(Cpu::new(options.threads, compute, options.isa));
         let decoder = Decoder::load(backend, spec, &weights)?;
         Ok(Self {
@@ -82,7 +70,7 @@ impl CausalLm {
             tree,
             weights,
             decoder,
-            notices,
+            notices: notices.collect(),
         })
     }
 
@@ -113,24 +101,11 @@ impl CausalLm {
 
     /// What `generation_config.json` says, with the tokenizer's end-of-text id where it says nothing.
     pub fn generation_config(&self, tokenizer: &Tokenizer) -> GenerationConfig {
-        let (stored, defaults) = (&self.generation, GenerationConfig::default());
-        let mut eos_token_ids = stored.eos_token_ids.clone();
-        if eos_token_ids.is_empty() {
-            eos_token_ids.extend(tokenizer.eos_token_id());
+        let mut config = GenerationConfig::from_stored(&self.generation);
+        if config.eos_token_ids.is_empty() {
+            config.eos_token_ids.extend(tokenizer.eos_token_id());
         }
-        GenerationConfig {
-            do_sample: stored.do_sample.unwrap_or(defaults.do_sample),
-            temperature: stored
-                .temperature
-                .map_or(defaults.temperature, |value| value as f32),
-            top_k: stored.top_k.unwrap_or(defaults.top_k),
-            top_p: stored.top_p.map_or(defaults.top_p, |value| value as f32),
-            repetition_penalty: stored
-                .repetition_penalty
-                .map_or(defaults.repetition_penalty, |value| value as f32),
-            eos_token_ids,
-            ..defaults
-        }
+        config
     }
 
     /// Generates behind `prompt`; `on_text` gets each piece as it comes.
@@ -219,24 +194,5 @@ impl CausalLm {
 impl std::fmt::Display for CausalLm {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.tree.fmt(f)
-    }
-}
-
-fn resolve(asked: Compute, weights: &WeightStore) -> (ComputeDtype, Vec<String>) {
-    let wider = weights
-        .iter()
-        .find(|tensor| tensor.shape.len() > 1 && tensor.dtype != Dtype::BF16);
-    match (asked, wider) {
-        (Compute::F32, _) => (ComputeDtype::F32, Vec::new()),
-        (Compute::Auto, None) => (Cpu::best_compute_dtype(), Vec::new()),
-        (Compute::Auto, Some(_)) => (ComputeDtype::F32, Vec::new()),
-        (Compute::Bf16, None) => (ComputeDtype::Bf16, Vec::new()),
-        (Compute::Bf16, Some(tensor)) => {
-            let notice = format!(
-                "compute_dtype bf16 rounds weights that are stored wider: `{}` is {:?}",
-                tensor.name, tensor.dtype
-            );
-            (ComputeDtype::Bf16, vec![notice])
-        }
     }
 }

@@ -16,7 +16,7 @@ mod peft_model;
 mod trainer;
 mod trainer_verify;
 
-pub use causal_lm::{CausalLm, Compute, LoadOptions};
+pub use causal_lm::{CausalLm, LoadOptions};
 pub use data::{
     CacheUse, Example, IGNORE_INDEX, Report, SpecialTokens, Template, TextStream, Tokenizer,
 };
@@ -26,7 +26,7 @@ pub use error::{LowrankError, Result, hint};
 pub use generation::Generated;
 pub use inspection::inspect;
 pub use merging::{merge_folder, prove_merge};
-pub use model::GenerationConfig;
+pub use model::{Compute, GenerationConfig};
 pub use peft::report::grouped;
 pub use peft::{
     InspectedParameter, InspectedTarget, Inspection, LoraConfig, MAX_SHARD_BYTES, MergeProof,

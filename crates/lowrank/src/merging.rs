@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use data::Tokenizer;
+use model::Compute;
 use peft::{MergeProof, MergeReport, MergeWitness, ProofPrompt};
 
-use crate::causal_lm::{CausalLm, Compute, LoadOptions};
+use crate::causal_lm::{CausalLm, LoadOptions};
 use crate::error::Result;
 use crate::peft_model::PeftModel;
 

@@ -6,7 +6,8 @@ use engine::backend::Backend;
 
 use crate::decoder::Decoder;
 use crate::error::ModelError;
-use crate::sampler::{GenerationConfig, next_token};
+use crate::generation_config::GenerationConfig;
+use crate::sampler::next_token;
 
 impl<B: Backend> Decoder<B> {
     /// Generates behind `prompt` and returns the new ids, an end-of-text id included. `on_token` sees each as it

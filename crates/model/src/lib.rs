@@ -8,11 +8,13 @@
 mod batch;
 mod block;
 mod cache;
+mod compute;
 mod decoder;
 mod error;
 pub mod families;
 pub mod fuzzing;
 mod generate;
+mod generation_config;
 mod head;
 mod load;
 mod norm;
@@ -26,7 +28,8 @@ pub mod tree;
 
 pub use batch::{PassKey, Target, TokenBatch};
 pub use cache::KvCache;
+pub use compute::Compute;
 pub use decoder::Decoder;
 pub use error::ModelError;
+pub use generation_config::GenerationConfig;
 pub use parameter::{LoraInit, Parameter, stored_values};
-pub use sampler::GenerationConfig;
