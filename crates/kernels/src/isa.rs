@@ -21,6 +21,12 @@ impl Isa {
     /// All, lowest first.
     pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
 
+    /// By its name in any case: `scalar`, `avx2`, `avx512`, `avx512bf16`.
+    pub fn named(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|isa| format!("{isa:?}").eq_ignore_ascii_case(name))
+    }
+
     /// The highest that this processor has.
     pub fn detect() -> Self {
         detect()
@@ -57,4 +63,16 @@ fn detect() -> Isa {
 #[cfg(not(target_arch = "x86_64"))]
 fn detect() -> Isa {
     Isa::Scalar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Isa;
+
+    #[test]
+    fn every_instruction_set_is_found_by_its_name() {
+        let names = ["scalar", "avx2", "AVX512", "avx512bf16"];
+        assert_eq!(names.map(Isa::named), Isa::ALL.map(Some));
+        assert_eq!(Isa::named("avx"), None);
+    }
 }

@@ -59,8 +59,6 @@ pub fn read_text(path: &std::path::Path) -> Result<String> {
 /// # Errors
 /// The names there are.
 pub fn isa_named(name: &str) -> std::result::Result<kernels::Isa, String> {
-    let known = kernels::Isa::ALL
-        .into_iter()
-        .find(|isa| format!("{isa:?}").eq_ignore_ascii_case(name));
-    known.ok_or_else(|| format!("no instruction set `{name}`: scalar, avx2, avx512, avx512bf16"))
+    kernels::Isa::named(name)
+        .ok_or_else(|| format!("no instruction set `{name}`: scalar, avx2, avx512, avx512bf16"))
 }
