@@ -14,6 +14,18 @@ pub struct TokenBatch {
 }
 
 impl TokenBatch {
+    /// Rows of ids and labels one after another, as [`TokenBatch::push_row`] adds each.
+    pub fn of_rows<'a>(
+        rows: impl IntoIterator<Item = (&'a [u32], &'a [i32])>,
+        weight: f32,
+    ) -> Self {
+        let mut batch = Self::default();
+        for (input_ids, labels) in rows {
+            batch.push_row(input_ids, labels, weight);
+        }
+        batch
+    }
+
     /// Adds a row that shares nothing. A label is the id of the token at its own position, which the one before it
     /// predicts, or negative where nothing is learnt; one at position 0 has nothing that predicts it.
     pub fn push_row(&mut self, input_ids: &[u32], labels: &[i32], weight: f32) {

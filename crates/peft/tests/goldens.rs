@@ -45,13 +45,10 @@ fn adapted(case: &Golden, compute: ComputeDtype) -> Decoder<Cpu> {
     decoder
 }
 
-/// The rows end to end.
-fn pack(rows: &[Row], weight: f64) -> TokenBatch {
-    let mut batch = TokenBatch::default();
-    for row in rows {
-        batch.push_row(&row.input_ids, &row.labels, weight as f32);
-    }
-    batch
+/// All rows of a golden, weighing what they do in its first update.
+fn first_update(case: &Golden) -> TokenBatch {
+    let weight = 1.0 / case.number("num_items_in_batch");
+    TokenBatch::of_rows(case.rows().iter().map(Row::parts), weight as f32)
 }
 
 fn gradients(decoder: &Decoder<Cpu>) -> Vec<(String, Vec<f32>)> {
@@ -75,7 +72,7 @@ fn losses_and_every_trainable_gradient_of_every_case_are_pefts() {
 fn first_update_matches(name: &str) {
     let case = golden(name);
     let mut decoder = adapted(&case, ComputeDtype::F32);
-    let batch = pack(&case.rows(), 1.0 / case.number("num_items_in_batch"));
+    let batch = first_update(&case);
     let losses = decoder.forward_backward(&batch, KEY).expect("a pass");
     let tol = Tol {
         abs: 1e-5,
@@ -152,7 +149,8 @@ fn distances_from_truth(case: &Golden, compute: ComputeDtype) -> [(&'static str,
     let rows = case.rows();
     let mut decoder = adapted(case, compute);
     let items = case.number("label_tokens");
-    let batch = pack(&rows, 1.0 / counted(case, items));
+    let weight = 1.0 / counted(case, items);
+    let batch = TokenBatch::of_rows(rows.iter().map(Row::parts), weight as f32);
     let losses = decoder.forward_backward(&batch, KEY).expect("a pass");
     let (mut grads, mut true_grads) = (Vec::new(), Vec::new());
     for (name, grad) in gradients(&decoder) {
@@ -231,7 +229,7 @@ fn reach(family: &str, projection: &str) {
         ..LoraConfig::default()
     };
     get_peft_model(&mut decoder, &tree, &config, 7).expect("a fresh adapter");
-    let batch = pack(&case.rows(), 1.0 / case.number("num_items_in_batch"));
+    let batch = first_update(&case);
     for step in 1..=3 {
         decoder.zero_grad();
         decoder.forward_backward(&batch, KEY).expect("a pass");

@@ -37,6 +37,13 @@ pub struct Row {
     pub labels: Vec<i32>,
 }
 
+impl Row {
+    /// Ids and labels, as a batch takes them.
+    pub fn parts(&self) -> (&[u32], &[i32]) {
+        (&self.input_ids, &self.labels)
+    }
+}
+
 /// A trainable parameter as `want.json` lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trainable {

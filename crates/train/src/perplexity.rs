@@ -47,16 +47,11 @@ pub fn evaluate<B: Backend>(
     let mut sums = Sums::default();
     for index in 0..total {
         let row = examples.example(index)?;
-        sums.add(&row, &decoder.losses(&alone(&row))?);
+        let batch = TokenBatch::of_rows([(&*row.input_ids, &*row.labels)], 1.0);
+        sums.add(&row, &decoder.losses(&batch)?);
         progress(index + 1, total);
     }
     Ok(sums.evaluation())
-}
-
-fn alone(row: &Row) -> TokenBatch {
-    let mut batch = TokenBatch::default();
-    batch.push_row(&row.input_ids, &row.labels, 1.0);
-    batch
 }
 
 /// Of the rows so far.

@@ -164,10 +164,8 @@ const KEY: PassKey = PassKey {
 
 /// The rows of an update end to end, their losses' mean the objective.
 fn pack(rows: &[Row]) -> TokenBatch {
-    let mut batch = TokenBatch::default();
-    for row in rows {
-        batch.push_row(&row.input_ids, &row.labels, 1.0);
-    }
+    let rows = rows.iter().map(|row| (&*row.input_ids, &*row.labels));
+    let mut batch = TokenBatch::of_rows(rows, 1.0);
     let weight = 1.0 / batch.targets.len() as f32;
     for target in &mut batch.targets {
         target.weight = weight;

@@ -3,9 +3,9 @@
 use engine::cpu::Cpu;
 use engine::shapes::ComputeDtype;
 use lowrank_model::TokenBatch;
-use testkit::golden;
+use testkit::{Row, golden};
 
-use super::{FAMILIES, KEY, alike, load_with_dropout, pack};
+use super::{FAMILIES, KEY, alike, load_with_dropout};
 
 /// The bits of every loss, then of every gradient by name.
 fn bits(
@@ -33,7 +33,8 @@ fn every_loss_and_gradient_keeps_its_bits_under_activation_checkpointing() {
         ["all_linear", "attention"].map(|case| format!("{family}/{case}"))
     });
     for case in cases.chain(["bloom/post_norm".to_owned()]) {
-        let rows = pack(&golden(&case).rows(), 40.0);
+        let rows = golden(&case).rows();
+        let rows = TokenBatch::of_rows(rows.iter().map(Row::parts), 1.0 / 40.0);
         for batch in [&rows, &alike(false), &alike(true)] {
             for settings in [
                 (ComputeDtype::F32, 0.0),
@@ -72,7 +73,7 @@ fn many_rows_keep_their_bits_under_activation_checkpointing() {
             }
             rows.extend(more);
         }
-        let batch = pack(&rows, 1000.0);
+        let batch = TokenBatch::of_rows(rows.iter().map(Row::parts), 1.0 / 1000.0);
         let settings = (ComputeDtype::Bf16, 0.0);
         let same = bits(&case, &batch, settings, false) == bits(&case, &batch, settings, true);
         assert!(same, "{family}");

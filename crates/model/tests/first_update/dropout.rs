@@ -2,9 +2,9 @@
 
 use engine::cpu::Cpu;
 use lowrank_model::{Decoder, LoraInit, PassKey, TokenBatch};
-use testkit::{Golden, distance, golden};
+use testkit::{Golden, Row, distance, golden};
 
-use super::{FAMILIES, KEY, cpu, load_with_dropout, pack};
+use super::{FAMILIES, KEY, cpu, load_with_dropout};
 
 /// Deltas on every projection, the head's among them where it is a module of its own.
 fn decoder(case: &Golden) -> (Decoder<Cpu>, bool) {
@@ -20,6 +20,10 @@ fn decoder(case: &Golden) -> (Decoder<Cpu>, bool) {
     };
     let head = decoder.add_lora("lm_head", init).is_ok();
     (decoder, head)
+}
+
+fn pass(rows: &[Row]) -> TokenBatch {
+    TokenBatch::of_rows(rows.iter().map(Row::parts), 1.0 / 40.0)
 }
 
 /// Losses and gradients of an update in these passes.
@@ -47,8 +51,8 @@ fn an_update_in_one_pass_or_a_pass_a_row_drops_the_same_elements() {
         heads += usize::from(decoder(&case).1);
         let rows = case.rows();
         assert!(rows.len() > 1);
-        let each: Vec<TokenBatch> = rows.chunks(1).map(|row| pack(row, 40.0)).collect();
-        let (losses, grads) = update(&case, &[pack(&rows, 40.0)]);
+        let each: Vec<TokenBatch> = rows.chunks(1).map(pass).collect();
+        let (losses, grads) = update(&case, &[pass(&rows)]);
         let (cut_losses, cut_grads) = update(&case, &each);
         assert!(distance(&cut_losses, &losses).rel <= 1e-6, "{family}");
         for ((name, cut), (_, whole)) in cut_grads.iter().zip(&grads) {
@@ -64,7 +68,7 @@ fn an_update_in_one_pass_or_a_pass_a_row_drops_the_same_elements() {
 fn every_row_has_masks_of_its_own() {
     let case = golden("llama/all_linear");
     let row = &case.rows()[..1];
-    let (losses, _) = update(&case, &[pack(&[row, row].concat(), 40.0)]);
+    let (losses, _) = update(&case, &[pass(&[row, row].concat())]);
     let (first, second) = losses.split_at(losses.len() / 2);
     assert_ne!(first, second);
 }

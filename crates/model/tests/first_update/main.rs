@@ -68,19 +68,11 @@ fn add_adapter<B: Backend>(decoder: &mut Decoder<B>, folder: &Path, case: &Golde
     }
 }
 
-/// The rows end to end.
-fn pack(rows: &[Row], items: f64) -> TokenBatch {
-    let mut batch = TokenBatch::default();
-    for row in rows {
-        batch.push_row(&row.input_ids, &row.labels, (1.0 / items) as f32);
-    }
-    batch
-}
-
 fn first_update_matches<B: Backend>(name: &str, backend: B) {
     let case = golden(name);
     let mut decoder = load(&case, backend);
-    let batch = pack(&case.rows(), case.number("num_items_in_batch"));
+    let weight = 1.0 / case.number("num_items_in_batch");
+    let batch = TokenBatch::of_rows(case.rows().iter().map(Row::parts), weight as f32);
     let losses = decoder.forward_backward(&batch, KEY).expect("a pass");
     case.check_close(
         "losses",
