@@ -57,6 +57,11 @@ impl Cpu {
         }
     }
 
+    /// The instruction set in effect.
+    pub fn isa(&self) -> Isa {
+        self.context.isa
+    }
+
     /// Threads that work.
     pub fn threads(&self) -> usize {
         self.context.threads.count()

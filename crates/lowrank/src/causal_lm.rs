@@ -94,6 +94,11 @@ impl CausalLm {
         engine::backend::Backend::compute_dtype(self.decoder.backend())
     }
 
+    /// The instruction set in effect: the processor's best, or what [`LoadOptions::isa`] leaves of it.
+    pub fn isa(&self) -> kernels::Isa {
+        self.decoder.backend().isa()
+    }
+
     /// The decoder itself.
     pub fn decoder(&self) -> &Decoder<Cpu> {
         &self.decoder

@@ -61,6 +61,14 @@ impl EngineFlags {
     }
 }
 
+/// Says what `--isa` came to, where it was given: the processor may have less than it allows.
+pub(crate) fn tell_isa(asked: LoadOptions, base: &CausalLm) {
+    if asked.isa.is_some() {
+        let name = format!("{:?}", base.isa()).to_ascii_lowercase();
+        say(&format!("isa: {name}"));
+    }
+}
+
 /// A base model, with or without an adapter.
 pub(crate) enum Model {
     /// As it is.
@@ -80,6 +88,7 @@ impl Model {
         base.notices()
             .iter()
             .for_each(|notice| say(&format!("note: {notice}")));
+        tell_isa(options, &base);
         let Some(adapter) = adapter else {
             return Ok(Self::Base(Box::new(base)));
         };

@@ -11,7 +11,7 @@ use lowrank::{
     TrainingArguments, get_peft_model, verify_resume,
 };
 
-use super::EngineFlags;
+use super::{EngineFlags, tell_isa};
 use crate::flags::{LoraFlags, TrainFlags};
 use crate::misuse::Misuse;
 use crate::output::say;
@@ -114,6 +114,7 @@ impl Start<'_> {
         let base = self.base()?;
         base.notices().iter().for_each(note);
         say(&computing(&base));
+        tell_isa(self.options, &base);
         let tokenizer = Arc::new(Tokenizer::from_pretrained(self.folder)?);
         let model = self.adapted(base)?;
         model.plan().notices.iter().for_each(note);
