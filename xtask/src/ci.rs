@@ -19,6 +19,7 @@ pub(crate) fn ci() -> Result<()> {
     let mut documentation = program("cargo", &["doc", "--workspace", "--no-deps"]);
     run(documentation.env("RUSTDOCFLAGS", "-D warnings"))?;
     crate::architecture::check()?;
+    crate::intrinsics::check()?;
     for command in readme_test_commands()? {
         run(&mut program("bash", &["-c", &command]))?;
     }

@@ -5,6 +5,7 @@ mod bench;
 mod ci;
 mod demo;
 mod faults;
+mod intrinsics;
 mod parity;
 mod python;
 mod run;
@@ -26,6 +27,8 @@ enum Command {
     Ci,
     /// The promises of docs/ARCHITECTURE.md that a program can check.
     Architecture,
+    /// That no vector intrinsic of the kernels is left a call, in their release build.
+    Intrinsics,
     /// The fault suites: storage, sudden death, damage; prints how many faults were injected.
     Faults(faults::FaultArgs),
     /// Races the rows of the performance table against the Python stack, and prints a table for each.
@@ -57,6 +60,7 @@ fn main() -> Result<()> {
     match Args::parse().command {
         Command::Ci => ci::ci(),
         Command::Architecture => architecture::check(),
+        Command::Intrinsics => intrinsics::check(),
         Command::Faults(args) => faults::faults(&args),
         Command::Bench(args) => bench::bench(&args),
         Command::BenchOurs(args) => bench::ours::run(&args),

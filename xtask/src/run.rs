@@ -1,9 +1,10 @@
 //! Running other programs from the repository's root.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
@@ -44,4 +45,21 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
         );
     }
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Builds something, its warnings shown, and gives what cargo tells of it; `flags` go to the compiler or the tests.
+pub(crate) fn built(arguments: &[&str], flags: &[&str]) -> Result<Vec<Value>> {
+    let mut command = program("cargo", arguments);
+    command.args(["--message-format", "json-render-diagnostics", "--"]);
+    command.args(flags);
+    let shown = format!("{command:?}").replace('"', "");
+    println!("\n$ {shown}");
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("cannot start: {shown}"))?;
+    ensure!(output.status.success(), "failed: {shown}");
+    let text = String::from_utf8(output.stdout)?;
+    Ok(text
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?)
 }

@@ -4,12 +4,12 @@
 //! are compiled once more. So everything is built as the gate has built it already, and the programs are then run.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use serde_json::Value;
 
-use crate::run::program;
+use crate::run;
 
 /// One test program.
 pub(super) struct Suite {
@@ -49,23 +49,7 @@ pub(super) fn can_be_offline() -> bool {
 
 /// All of them.
 pub(super) fn built() -> Result<Vec<Suite>> {
-    let arguments = [
-        "test",
-        "--workspace",
-        "--no-run",
-        "--message-format",
-        "json-render-diagnostics",
-    ];
-    println!("\n$ cargo test --workspace --no-run");
-    let mut command = program("cargo", &arguments);
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .context("cannot start cargo")?;
-    ensure!(output.status.success(), "the tests do not build");
-    let text = String::from_utf8(output.stdout)?;
-    let messages = text.lines().map(serde_json::from_str::<Value>);
-    let messages: Vec<Value> = messages.collect::<Result<_, _>>()?;
+    let messages = run::built(&["test", "--workspace", "--no-run"], &[])?;
     Ok(messages.iter().filter_map(suite).collect())
 }
 
