@@ -1,7 +1,10 @@
 //! The fuzz targets under a deterministic mutator: stable and offline. `cargo fuzz` calls the same functions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arrow_array::types::Int8Type;
+use arrow_array::{ArrayRef, DictionaryArray, RecordBatch};
 use lowrank_formats::{fuzzing, rows};
 use testkit::Mutation;
 
@@ -145,12 +148,23 @@ fn no_mutant_of_python_json_breaks_its_reader() {
     );
 }
 
+/// Every type, batches that follow each other, and a dictionary that is given anew.
+fn arrow_seeds() -> [Vec<u8>; 3] {
+    let kinds = |words: [&str; 3]| {
+        let words: DictionaryArray<Int8Type> = words.into_iter().collect();
+        let column: ArrayRef = Arc::new(words);
+        RecordBatch::try_from_iter([("kind", column)]).expect("one column")
+    };
+    [
+        stream(&[every_type(), every_type().slice(1, 2)]),
+        stream(&[text_batch(&[Some("a"), None]), text_batch(&[Some("b")])]),
+        stream(&[kinds(["a", "b", "a"]), kinds(["b", "c", "c"])]),
+    ]
+}
+
 #[test]
 fn mutated_streams_are_refused_or_read_as_upstream_reads_them() {
-    let seeds = [
-        stream(&[every_type()]),
-        stream(&[text_batch(&[Some("a"), None]), text_batch(&[Some("b")])]),
-    ];
+    let seeds = arrow_seeds();
     let pieces: [&[u8]; 8] = [
         &[0xff; 4],
         &[0; 8],

@@ -16,7 +16,7 @@ use super::arrow_layout::{Layout, What};
 #[derive(Debug)]
 pub(super) struct Column {
     length: usize,
-    has_nulls: bool,
+    nulls: usize,
     buffers: Vec<Range<usize>>,
     children: Vec<Column>,
 }
@@ -35,13 +35,13 @@ pub(super) struct Parts<'a, N, B, V> {
 
 impl<N, B, V> Parts<'_, N, B, V>
 where
-    N: Iterator<Item = Result<(usize, bool), What>>,
+    N: Iterator<Item = Result<(usize, usize), What>>,
     B: Iterator<Item = Result<Range<usize>, What>>,
     V: Iterator<Item = i64>,
 {
     /// Takes what `layout` needs and checks that the buffers are long enough for the cells.
     pub(super) fn column(&mut self, layout: &Layout) -> Result<Column, What> {
-        let (length, has_nulls) = self
+        let (length, nulls) = self
             .nodes
             .next()
             .ok_or("the batch has fewer nodes than the schema wants")??;
@@ -71,11 +71,12 @@ where
             .collect::<Result<_, _>>()?;
         let column = Column {
             length,
-            has_nulls,
+            nulls,
             buffers,
             children,
         };
         column.check(layout)?;
+        column.check_nulls(layout, self.bytes)?;
         column.check_offsets(layout, self.bytes)?;
         Ok(column)
     }
@@ -114,7 +115,7 @@ impl Column {
                 },
             )
         };
-        if self.has_nulls && !matches!(layout, Layout::Null | Layout::Unreadable { .. }) {
+        if self.nulls > 0 && !matches!(layout, Layout::Null | Layout::Unreadable { .. }) {
             need(0, Some(self.length.div_ceil(8)))?;
         }
         match layout {
@@ -127,6 +128,30 @@ impl Column {
             Layout::Text { wide } | Layout::List { wide, .. } => offsets(*wide),
             Layout::FixedList { size, .. } => self.children_hold(self.length.checked_mul(*size)),
             Layout::Struct(_) => self.children_hold(Some(self.length)),
+        }
+    }
+
+    /// As many cells must be null as the column claims: one damaged bit would make a null of a value, or the other way.
+    fn check_nulls(&self, layout: &Layout, bytes: &[u8]) -> Result<(), What> {
+        if self.nulls == 0 || matches!(layout, Layout::Null | Layout::Unreadable { .. }) {
+            return Ok(());
+        }
+        let range = self.buffers.first().cloned().unwrap_or_default();
+        let bits = bytes.get(range).unwrap_or_default();
+        let whole = bits.iter().take(self.length / 8);
+        let last = bits
+            .get(self.length / 8)
+            .map(|byte| byte & ((1 << (self.length % 8)) - 1));
+        let valid: usize = whole
+            .chain(&last)
+            .map(|byte| byte.count_ones() as usize)
+            .sum();
+        match self.length - valid {
+            nulls if nulls == self.nulls => Ok(()),
+            nulls => Err(format!(
+                "a column claims {} nulls, its bits say {nulls}",
+                self.nulls
+            )),
         }
     }
 
@@ -202,7 +227,7 @@ impl Cells<'_> {
                 format!("cell {index} of a column of {}", column.length),
             );
         }
-        if column.has_nulls && !matches!(layout, Layout::Null) && !self.bit(column, 0, index)? {
+        if column.nulls > 0 && !matches!(layout, Layout::Null) && !self.bit(column, 0, index)? {
             return Ok(Value::Null);
         }
         match layout {
@@ -340,13 +365,20 @@ impl Cells<'_> {
         let word = |start: usize| unsigned(&view[start..start + 4]) as usize;
         let (length, buffer, offset) = (word(0), word(8), word(12));
         if length <= 12 {
-            return valid_text(&view[4..4 + length], at + 4);
+            let (text, rest) = view[4..].split_at(length);
+            return match rest.iter().any(|&byte| byte != 0) {
+                true => damaged(at, "bytes follow a short text in its view"),
+                false => valid_text(text, at + 4),
+            };
         }
-        self.text(
-            column,
-            buffer.saturating_add(2),
-            offset..offset.saturating_add(length),
-        )
+        let begins: [u8; 4] = [view[4], view[5], view[6], view[7]];
+        let range = offset..offset.saturating_add(length);
+        match self.text(column, buffer.saturating_add(2), range)? {
+            Value::String(text) if !text.as_bytes().starts_with(&begins) => {
+                damaged(at, "a text begins otherwise than its view says")
+            }
+            text => Ok(text),
+        }
     }
 
     fn list(&mut self, item: &Layout, values: Option<&Column>, range: Range<usize>) -> Cell<Value> {

@@ -275,6 +275,12 @@ impl<'a> Walk<'a> {
             .ok_or_else(|| format!("dictionary {id} has no data"))?;
         let column = columns_of(self.bytes, &data, [values].into_iter(), body)?.pop();
         let column = column.ok_or_else(|| format!("dictionary {id} has no column"))?;
+        if column.len() as i64 != data.length() {
+            let (claimed, found) = (data.length(), column.len());
+            return Err(format!(
+                "dictionary {id} claims {claimed} values and has {found}"
+            ));
+        }
         if !batch.isDelta() {
             // Batches already read keep the dictionary that was valid for them.
             let mut fresh: Dictionaries = (*self.dictionaries).clone();
@@ -336,15 +342,16 @@ fn columns_of<'l>(
     let columns = layouts
         .map(|layout| parts.column(layout))
         .collect::<Result<Vec<_>, _>>()?;
-    if parts.nodes.next().is_some() || parts.buffers.next().is_some() {
+    let left = parts.nodes.next().is_some() || parts.buffers.next().is_some();
+    if left || parts.view_counts.next().is_some() {
         return Err("the batch has more columns than the schema".into());
     }
     Ok(columns)
 }
 
-fn node_of(length: i64, null_count: i64) -> Result<(usize, bool), What> {
-    match usize::try_from(length) {
-        Ok(cells) if (0..=length).contains(&null_count) => Ok((cells, null_count > 0)),
+fn node_of(length: i64, null_count: i64) -> Result<(usize, usize), What> {
+    match (usize::try_from(length), usize::try_from(null_count)) {
+        (Ok(cells), Ok(nulls)) if nulls <= cells => Ok((cells, nulls)),
         _ => Err(format!(
             "a column claims {length} cells, {null_count} of them null"
         )),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow_array::types::Int8Type;
-use arrow_array::{ArrayRef, DictionaryArray, Int64Array, NullArray, RecordBatch};
+use arrow_array::{ArrayRef, DictionaryArray, Int64Array, NullArray, RecordBatch, StringViewArray};
 use arrow_schema::{DataType, Field};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -243,6 +243,47 @@ fn damaged_streams_are_refused_with_their_byte() {
         .map(|(name, bytes)| format!("{name}\n    {}\n", said(bytes)))
         .collect();
     insta::assert_snapshot!(lines);
+}
+
+#[test]
+fn a_dictionary_of_other_length_than_its_message_says_is_refused() {
+    // Thirteen is the length of nothing else.
+    let words: Vec<String> = (10..23).map(|number| number.to_string()).collect();
+    let words: DictionaryArray<Int8Type> = words.iter().map(String::as_str).collect();
+    let column: ArrayRef = Arc::new(words.slice(0, 2));
+    let good = stream(&[RecordBatch::try_from_iter([("kind", column)]).expect("one column")]);
+    assert_eq!(said(good.clone()), "accepted");
+    let thirteen = 13i64.to_le_bytes();
+    let windows = good.windows(8).enumerate();
+    let places: Vec<usize> = windows
+        .filter(|(_, window)| *window == thirteen)
+        .map(|(at, _)| at)
+        .collect();
+    assert_eq!(places.len(), 2, "of the message and of its column");
+    for at in places {
+        let mut bytes = good.clone();
+        bytes[at] -= 1;
+        let said = said(bytes);
+        assert!(said.contains("dictionary 0 claims"), "{said}");
+    }
+}
+
+#[test]
+fn a_view_that_contradicts_its_text_is_refused() {
+    let column: ArrayRef = Arc::new(StringViewArray::from(vec![
+        "short",
+        "longer than twelve bytes",
+    ]));
+    let batch = RecordBatch::try_from_iter([("text", column)]).expect("one column");
+    let good = stream(&[batch]);
+    assert_eq!(said(good.clone()), "accepted");
+    let after = said(swap(&good, *b"short\0", *b"short!"));
+    assert!(after.contains("bytes follow a short text"), "{after}");
+    let prefix = said(swap(&good, *b"long", *b"Long"));
+    assert!(
+        prefix.contains("begins otherwise than its view says"),
+        "{prefix}"
+    );
 }
 
 #[test]

@@ -1,25 +1,28 @@
 //! Fuzz targets of rows as plain functions; see [`crate::fuzzing`].
 
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::Path;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, StructArray, types};
-use arrow_ipc::reader::StreamReader;
+use arrow_array::{Array, RecordBatch, StructArray, UInt8Array, types};
+use arrow_ipc::reader::{FileDecoder, StreamReader};
+use arrow_ipc::{Block, Message, MessageHeader, MetadataVersion, root_as_message};
+use arrow_schema::{ArrowError, Schema};
 use durable::Mapped;
 use serde_json::{Map, Value};
 
-use super::{Format, Rows};
+use super::{Format, Row, Rows, RowsError};
 
 /// Rows that a target looks at: a column of nulls can claim two thousand million.
 const LOOKED_AT: usize = 200;
 
-fn read(format: Format, bytes: &[u8]) -> Option<(Rows, Vec<Map<String, Value>>)> {
-    let rows = Rows::read(format, Path::new("fuzz"), Mapped::from_vec(bytes.to_vec())).ok()?;
+fn read(format: Format, bytes: &[u8]) -> Result<(Rows, Vec<Row>), RowsError> {
+    let rows = Rows::read(format, Path::new("fuzz"), Mapped::from_vec(bytes.to_vec()))?;
     let looked_at = 0..rows.len().min(LOOKED_AT);
     let values = looked_at
         .map(|index| rows.row(index))
-        .collect::<Result<Vec<_>, _>>()
-        .ok()?;
+        .collect::<Result<Vec<_>, _>>()?;
     for row in &values {
         let names: Vec<&String> = row.keys().collect();
         assert_eq!(
@@ -32,40 +35,189 @@ fn read(format: Format, bytes: &[u8]) -> Option<(Rows, Vec<Map<String, Value>>)>
         rows.row(rows.len()).is_err(),
         "there is no row after the last"
     );
-    Some((rows, values))
+    Ok((rows, values))
 }
 
-/// Accepted, by the upstream reader too: both find as many rows, and the same values in them.
+/// Three readers of the same messages: ours, upstream's of a stream, and upstream's of a file in the random-access
+/// format, which is told where each message lies instead of walking from one to the next. They find as many rows and the
+/// same values in them, or all refuse, but for what `is_stricter` and `is_laxer` list.
 pub fn fuzz_arrow(bytes: &[u8]) {
-    let Some((rows, values)) = read(Format::Arrow, bytes) else {
+    let ours = read(Format::Arrow, bytes);
+    let columns = ours.as_ref().map(|(rows, _)| rows.columns()).ok();
+    let Some(messages) = messages(bytes) else {
+        return assert!(ours.is_err(), "a message is damaged or cut");
+    };
+    // Upstream panics on some inputs; that is why its readers are not the one that reads.
+    let Some(stream) = unless_it_panics(|| stream_batches(bytes, columns)) else {
         return;
     };
-    // The upstream reader panics on some inputs; that is why it is not the one that reads.
-    let found = std::panic::catch_unwind(|| upstream_rows(bytes, rows.columns()));
-    let Ok(Some((count, theirs))) = found else {
-        return;
+    let ((rows, values), stream) = match (&ours, stream) {
+        (Ok(ours), Ok(stream)) => (ours, stream),
+        (Ok((rows, _)), Err(fault)) => {
+            return assert!(is_laxer(&fault, rows), "upstream refuses it: {fault}");
+        }
+        (Err(fault), Ok(_)) => return assert!(is_stricter(fault), "upstream reads it: {fault}"),
+        (Err(_), Err(_)) => return,
     };
-    assert_eq!(rows.len(), count, "two readers count the same rows");
-    assert_eq!(values, theirs, "two readers find the same values");
+    let same = |batches: &[RecordBatch], reader: &str| {
+        let count: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        assert_eq!(
+            rows.len(),
+            count,
+            "upstream's reader of {reader} counts the same rows"
+        );
+        let theirs = upstream_rows(batches, rows.columns());
+        assert_eq!(
+            values, &theirs,
+            "upstream's reader of {reader} finds the same values"
+        );
+    };
+    same(&stream, "streams");
+    let file = file_batches(bytes, &messages, rows.columns());
+    if let Some(file) = file.expect("what is read as a stream is read as a file") {
+        same(&file, "files");
+    }
 }
 
-/// How many rows the upstream reader finds, and those that a target looks at, by columns.
-fn upstream_rows(bytes: &[u8], columns: &[String]) -> Option<(usize, Vec<Map<String, Value>>)> {
-    let batches = StreamReader::try_new(bytes, None).ok()?;
-    let (mut count, mut rows) = (0, Vec::new());
-    for batch in batches {
-        let batch = batch.ok()?;
-        let looked_at = batch.num_rows().min(LOOKED_AT.saturating_sub(count));
-        for at in 0..looked_at {
-            let mut row = Map::new();
-            for name in columns {
-                row.insert(name.clone(), cell(batch.column_by_name(name)?, at)?);
-            }
-            rows.push(row);
+/// What upstream takes and this reader does not.
+fn is_stricter(fault: &RowsError) -> bool {
+    let listed = [
+        "bytes after the end of the stream",
+        "breaks off inside a message length",
+        "is big-endian",
+        "written by an Arrow before 0.8",
+        "is there twice",
+        "negative list size",
+        "more columns than the schema",
+        "a batch claims",
+        "children are too short",
+        // Fewer cells or nulls than none.
+        "a column claims -",
+        "cells, -",
+    ];
+    let text = fault.to_string();
+    listed.iter().any(|reason| text.contains(reason))
+}
+
+/// What this reader takes and upstream does not: a null is one whatever the schema says, and what no row shows, as bytes
+/// under a null and dictionaries of types that are not read, is not looked at.
+fn is_laxer(fault: &ArrowError, rows: &Rows) -> bool {
+    let listed = [
+        "non-nullable",
+        "NullArray has unequal null_count",
+        "View at index",
+        "Invalid buffer index",
+        "Invalid buffer slice",
+        "Mismatch between embedded prefix",
+        "Invalid UTF8 sequence",
+        "Value at position",
+    ];
+    let text = fault.to_string();
+    let mut unread = rows.unreadable_columns().iter();
+    listed.iter().any(|reason| text.contains(reason))
+        || unread.any(|(_, name)| text.contains(name) || text.contains("Offset invariant failure"))
+}
+
+/// What `read` gives, or nothing where it panics: without its message, and without libFuzzer's hook, which would end the
+/// program although the panic is caught.
+fn unless_it_panics<T>(read: impl FnOnce() -> T) -> Option<T> {
+    let hook = take_hook();
+    set_hook(Box::new(|_| {}));
+    let found = catch_unwind(AssertUnwindSafe(read));
+    set_hook(hook);
+    found.ok()
+}
+
+/// What the upstream reader of streams finds in `columns`, or in all.
+fn stream_batches(
+    stream: &[u8],
+    columns: Option<&[String]>,
+) -> Result<Vec<RecordBatch>, ArrowError> {
+    let schema = StreamReader::try_new(stream, None)?.schema();
+    let shown = columns.map(|columns| places(&schema, columns));
+    StreamReader::try_new(stream, shown)?.collect()
+}
+
+/// What the upstream reader of files finds in the messages of an accepted stream; nothing where a dictionary is given
+/// anew, since all of a file's are read before its batches.
+fn file_batches(
+    stream: &[u8],
+    messages: &[(Block, Message<'_>)],
+    columns: &[String],
+) -> Result<Option<Vec<RecordBatch>>, ArrowError> {
+    let schema = StreamReader::try_new(stream, None)?.schema();
+    let shown = places(&schema, columns);
+    // A file of the oldest version does not tell it, its messages do.
+    let mut file = FileDecoder::new(schema, MetadataVersion::V1).with_projection(shown);
+    let whole = UInt8Array::from(stream.to_vec());
+    let bytes = |block: &Block| {
+        let size = block.metaDataLength() as usize + block.bodyLength() as usize;
+        let whole = whole.values().inner();
+        whole.slice_with_length(block.offset() as usize, size)
+    };
+    let (mut given, mut batches) = (HashSet::new(), Vec::new());
+    for (block, message) in messages {
+        match message.header_as_dictionary_batch() {
+            Some(one) if !one.isDelta() && !given.insert(one.id()) => return Ok(None),
+            Some(_) => file.read_dictionary(block, &bytes(block))?,
+            None if message.header_type() == MessageHeader::RecordBatch => batches.push(block),
+            None => {}
         }
-        count += batch.num_rows();
     }
-    Some((count, rows))
+    let read = |block: &Block| file.read_record_batch(block, &bytes(block)).transpose();
+    batches
+        .into_iter()
+        .filter_map(read)
+        .collect::<Result<_, _>>()
+        .map(Some)
+}
+
+fn places(schema: &Schema, columns: &[String]) -> Vec<usize> {
+    let place = |name: &String| schema.index_of(name).expect("upstream has every column");
+    columns.iter().map(place).collect()
+}
+
+/// The messages of a stream, and where each lies; nothing where one is damaged or not there to its end.
+fn messages(stream: &[u8]) -> Option<Vec<(Block, Message<'_>)>> {
+    let word = |at: usize| Some(u32::from_le_bytes(*stream.get(at..)?.first_chunk()?));
+    let (mut messages, mut at) = (Vec::new(), 0);
+    while let Some(first) = word(at) {
+        // Before Arrow 0.15 a message began with its length alone.
+        let (length, head) = match first {
+            u32::MAX => (word(at + 4)?, 8),
+            length => (length, 4),
+        };
+        if length == 0 {
+            break;
+        }
+        let metadata = head + length as usize;
+        let message = root_as_message(stream.get(at + head..at + metadata)?).ok()?;
+        let body = usize::try_from(message.bodyLength()).ok()?;
+        let end = (at + metadata).checked_add(body)?;
+        stream.get(at..end)?;
+        let block = Block::new(at as i64, metadata as i32, message.bodyLength());
+        messages.push((block, message));
+        at = end;
+    }
+    Some(messages)
+}
+
+/// The rows of upstream's that a target looks at.
+fn upstream_rows(batches: &[RecordBatch], columns: &[String]) -> Vec<Row> {
+    let places = batches
+        .iter()
+        .flat_map(|batch| (0..batch.num_rows()).map(move |at| (batch, at)));
+    let row = |(batch, at): (&RecordBatch, usize)| {
+        let value = |name: &String| {
+            let column = batch
+                .column_by_name(name)
+                .expect("upstream has every column");
+            let value = cell(column, at).expect("rows show values of this type");
+            (name.clone(), value)
+        };
+        columns.iter().map(value).collect()
+    };
+    places.take(LOOKED_AT).map(row).collect()
 }
 
 /// A cell of the upstream reader as a row has it; nothing for types that rows do not show.
@@ -117,14 +269,13 @@ fn fields(all: &StructArray, at: usize) -> Option<Value> {
 /// Accepted: `serde_json` accepts every row too, and gives the same values.
 pub fn fuzz_json_rows(bytes: &[u8]) {
     let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    if let Some((rows, values)) = read(Format::Json, bytes)
+    if let Ok((rows, values)) = read(Format::Json, bytes)
         && text.trim_ascii_start().starts_with(b"[")
     {
-        let whole: Vec<Map<String, Value>> =
-            serde_json::from_slice(text).expect("what is accepted is JSON");
+        let whole: Vec<Row> = serde_json::from_slice(text).expect("what is accepted is JSON");
         compare(&rows, &values, whole);
     }
-    if let Some((rows, values)) = read(Format::JsonLines, bytes) {
+    if let Ok((rows, values)) = read(Format::JsonLines, bytes) {
         let lines = text
             .split(|&byte| byte == b'\n')
             .filter(|line| !line.trim_ascii().is_empty());
@@ -134,7 +285,7 @@ pub fn fuzz_json_rows(bytes: &[u8]) {
     }
 }
 
-fn compare(rows: &Rows, values: &[Map<String, Value>], mut whole: Vec<Map<String, Value>>) {
+fn compare(rows: &Rows, values: &[Row], mut whole: Vec<Row>) {
     assert_eq!(rows.len(), whole.len(), "no row is lost");
     for (value, upstream) in values.iter().zip(&mut whole) {
         for (name, value) in value {
@@ -150,5 +301,5 @@ fn compare(rows: &Rows, values: &[Map<String, Value>], mut whole: Vec<Map<String
 
 /// Accepted: rows have every column (see [`fuzz_json_rows`] for files with values).
 pub fn fuzz_csv_rows(bytes: &[u8]) {
-    read(Format::Csv, bytes);
+    let _ = read(Format::Csv, bytes);
 }

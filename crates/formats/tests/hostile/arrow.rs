@@ -49,6 +49,7 @@ struct Says {
     rows: i64,
     nodes: Vec<(i64, i64)>,
     buffers: Vec<(i64, i64)>,
+    views: Option<i64>,
     body_length: i64,
     codec: Option<CompressionType>,
     version: MetadataVersion,
@@ -61,6 +62,7 @@ fn honest() -> Says {
         rows: 1,
         nodes: vec![(1, 0)],
         buffers: vec![(0, 0), (0, 8), (8, 2)],
+        views: None,
         body_length: 16,
         codec: None,
         version: MetadataVersion::V5,
@@ -87,6 +89,7 @@ fn message(change: impl FnOnce(&mut Says)) -> Vec<u8> {
         builder.create_vector(&nodes),
         builder.create_vector(&buffers),
     );
+    let views = says.views.map(|count| builder.create_vector(&[count]));
     let compression = says.codec.map(|codec| {
         let arguments = BodyCompressionArgs {
             codec,
@@ -98,8 +101,8 @@ fn message(change: impl FnOnce(&mut Says)) -> Vec<u8> {
         length: says.rows,
         nodes: Some(nodes),
         buffers: Some(buffers),
+        variadicBufferCounts: views,
         compression,
-        ..Default::default()
     };
     let batch = arrow_ipc::RecordBatch::create(&mut builder, &arguments);
     let (kind, header) = match says.dictionary {
@@ -237,6 +240,14 @@ fn batches() -> Vec<(&'static str, Vec<u8>)> {
         (
             "nulls without their bits",
             message(|says| says.nodes = vec![(1, 1)]),
+        ),
+        (
+            "other nulls than its bits",
+            message(|says| (says.nodes, says.buffers[0]) = (vec![(1, 1)], (8, 1))),
+        ),
+        (
+            "buffers of a view that is not there",
+            message(|says| says.views = Some(0)),
         ),
         (
             "fewer columns than the schema",
