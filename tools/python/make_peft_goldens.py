@@ -111,6 +111,7 @@ def answer(family, arguments):
     if said["saved"] or "bias" in arguments:
         said["trainable"] = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     said["report"] = printed(model.print_trainable_parameters)
+    said["num_parameters_without_embeddings"] = model.num_parameters(exclude_embeddings=True)
     kept = [str(one.message) for one in caught if one.category in (UserWarning, RuntimeWarning)]
     said["warnings"] = [" ".join(text.split())[:200] for text in kept]
     return said

@@ -34,6 +34,9 @@ RUNS = {
                         adam_beta2=0.95, adam_epsilon=1e-3, weight_decay=0.2, lr_scheduler_type="constant"),
     "in_order": dict(per_device_train_batch_size=1, gradient_accumulation_steps=3, num_train_epochs=1, train_sampling_strategy="sequential",
                      lr_scheduler_type="constant_with_warmup", warmup_steps=2),
+    # the Trainer smooths what it evaluates too
+    "smoothed": dict(per_device_train_batch_size=2, gradient_accumulation_steps=2, max_steps=4, label_smoothing_factor=0.1,
+                     eval_strategy="steps", eval_steps=2, per_device_eval_batch_size=4),
     "best_kept": dict(per_device_train_batch_size=1, gradient_accumulation_steps=2, max_steps=8, eval_strategy="steps", eval_steps=2,
                       save_strategy="steps", save_steps=2, save_total_limit=2, load_best_model_at_end=True, save_only_model=True,
                       metric_for_best_model="eval_loss", greater_is_better=True),  # so that an early one is the best
@@ -57,9 +60,17 @@ class Collator:
 class Recording(Trainer):
     """The Trainer, noting the rows of each of its training steps and leaving out what differs from run to run."""
 
-    def __init__(self, **named):
+    def __init__(self, evaluation, **named):
         super().__init__(**named)
         self.steps = 0
+        self.evaluation = evaluation
+
+    # The Trainer's own loader, not a plain one: it alone says where the last batch ends short, which weighs that batch's loss.
+    def get_eval_dataloader(self, eval_dataset=None):
+        training, self.data_collator = self.data_collator, self.evaluation
+        loader = super().get_eval_dataloader(eval_dataset)
+        self.data_collator = training
+        return loader
 
     def training_step(self, *arguments, **named):
         self.steps += 1
@@ -77,9 +88,7 @@ def run(name, extra, folder, root):
     settings = COMMON | extra
     with tempfile.TemporaryDirectory() as place:
         arguments = TrainingArguments(output_dir=place, **settings)
-        trainer = Recording(model=model, args=arguments, train_dataset=rows, eval_dataset=rows[1:7], data_collator=training)
-        trainer.get_eval_dataloader = lambda dataset=None: torch.utils.data.DataLoader(
-            rows[1:7], batch_size=arguments.per_device_eval_batch_size, collate_fn=evaluation)
+        trainer = Recording(evaluation, model=model, args=arguments, train_dataset=rows, eval_dataset=rows[1:7], data_collator=training)
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         kept = sorted(path.name for path in Path(place).glob("checkpoint-*"))

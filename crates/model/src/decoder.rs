@@ -73,6 +73,11 @@ impl<B: Backend> Decoder<B> {
     }
 
     /// Share of the target's probability given to all tokens alike, in training.
+    pub fn label_smoothing(&self) -> f32 {
+        self.label_smoothing
+    }
+
+    /// Sets [`Decoder::label_smoothing`].
     pub fn set_label_smoothing(&mut self, label_smoothing: f32) {
         self.label_smoothing = label_smoothing;
     }
@@ -123,14 +128,16 @@ impl<B: Backend> Decoder<B> {
 
     /// The loss of each target, without dropout and without gradients.
     ///
+    /// * `label_smoothing`: as in training, or 0 for the loss of the targets alone.
+    ///
     /// # Errors
     /// As [`Decoder::forward_backward`].
-    pub fn losses(&self, batch: &TokenBatch) -> Result<Vec<f32>, ModelError> {
+    pub fn losses(&self, batch: &TokenBatch, label_smoothing: f32) -> Result<Vec<f32>, ModelError> {
         self.check(&batch.input_ids, &batch.segments)?;
         if batch.targets.is_empty() {
             return Ok(Vec::new());
         }
-        let labels = Labels::new(self.backend(), &batch.targets, 0.0);
+        let labels = Labels::new(self.backend(), &batch.targets, label_smoothing);
         let rows: Vec<u32> = batch.targets.iter().map(|target| target.position).collect();
         let x = self.forward_rows(&batch.input_ids, &batch.segments, &rows);
         Ok(self.backend.download(&self.head_losses(&x, &labels))?)

@@ -17,7 +17,6 @@ pub(crate) struct Labels<B: Backend> {
     ids: B::Ids,
     weights: B::Buf,
     pub(crate) count: usize,
-    /// In training; evaluation smooths nothing.
     pub(crate) label_smoothing: f32,
 }
 

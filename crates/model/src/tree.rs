@@ -154,6 +154,18 @@ impl ModuleTree {
         all
     }
 
+    /// Elements of all parameters but the weights of embeddings, as Transformers' `num_parameters(exclude_embeddings=True)`:
+    /// a head that is tied to them is left out too, a learnt position is an embedding.
+    pub fn num_parameters_without_embeddings(&self) -> u64 {
+        let modules = self.named_modules();
+        let counted = modules
+            .iter()
+            .filter(|(_, module)| !matches!(module.layer, Layer::Embedding { .. }));
+        let parameters = counted.flat_map(|(_, module)| &module.parameters);
+        let own = parameters.filter(|parameter| parameter.tied_to.is_none());
+        own.map(ParameterShape::count).sum()
+    }
+
     /// Every parameter under every name, as torch's `state_dict()` lists them.
     pub fn all_parameters(&self) -> Vec<(String, &ParameterShape)> {
         let modules = self.named_modules();

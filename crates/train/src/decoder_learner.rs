@@ -34,6 +34,8 @@ pub struct DecoderLearner<'a, B: Backend> {
     pub files: &'a dyn ModelFiles<B>,
     /// See [`Learner::counts_first_label`].
     pub counts_first_label: bool,
+    /// See [`Learner::num_parameters_without_embeddings`].
+    pub num_parameters_without_embeddings: u64,
 }
 
 impl<B: Backend> Learner for DecoderLearner<'_, B> {
@@ -64,7 +66,8 @@ impl<B: Backend> Learner for DecoderLearner<'_, B> {
     }
 
     fn losses(&self, batch: &TokenBatch) -> Result<Vec<f32>, ModelError> {
-        self.decoder.losses(batch)
+        let label_smoothing = self.decoder.label_smoothing();
+        self.decoder.losses(batch, label_smoothing)
     }
 
     fn set_label_smoothing(&mut self, label_smoothing: f32) {
@@ -78,6 +81,10 @@ impl<B: Backend> Learner for DecoderLearner<'_, B> {
 
     fn counts_first_label(&self) -> bool {
         self.counts_first_label
+    }
+
+    fn num_parameters_without_embeddings(&self) -> u64 {
+        self.num_parameters_without_embeddings
     }
 
     fn shares_prefixes(&self, training: bool) -> bool {

@@ -129,7 +129,7 @@ impl<L: Learner> Session<'_, L> {
             ("train_runtime", rounded(runtime, 4)),
             ("train_samples_per_second", rounded(rows / runtime, 3)),
             ("train_steps_per_second", rounded(updates / runtime, 3)),
-            ("total_flos", 0.0),
+            ("total_flos", self.state.file.total_flos.get()),
             ("train_loss", self.state.training_loss()),
         ]);
         self.log(entry);

@@ -32,7 +32,7 @@ pub trait Learner {
         batch: &TokenBatch,
         key: PassKey,
     ) -> Result<Vec<f32>, ModelError>;
-    /// The loss of each target, without dropout and gradients.
+    /// The loss of each target, without dropout and gradients, with label smoothing as the Trainer's `eval_loss` has it.
     ///
     /// # Errors
     /// As [`Learner::forward_backward`].
@@ -45,6 +45,11 @@ pub trait Learner {
     /// it divides by. It does for GPT-2, whose class name does not tell it that labels shift.
     fn counts_first_label(&self) -> bool {
         false
+    }
+    /// Elements of all its parameters, frozen ones too, but not of embeddings: what the Trainer's estimate of floating-point
+    /// operations multiplies by. 0 where there is no such count, as the Trainer does.
+    fn num_parameters_without_embeddings(&self) -> u64 {
+        0
     }
     /// Whether rows that begin alike may compute their beginning once. Not where dropout makes them differ.
     ///

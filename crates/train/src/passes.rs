@@ -18,6 +18,8 @@ pub(crate) struct Passes {
     pub(crate) num_items: usize,
     /// Tokens of all rows, as the Trainer counts `num_input_tokens_seen`.
     pub(crate) input_tokens: u64,
+    /// The same with each micro-batch padded to its longest row, as the Trainer computes it; ours computes no padding.
+    pub(crate) padded_tokens: u64,
 }
 
 /// One stream for the model.
@@ -87,6 +89,11 @@ impl Passes {
         let all = || micro_batches.iter().flatten();
         self.num_items = counts.iter().sum();
         self.input_tokens = all().map(|row| row.input_ids.len() as u64).sum();
+        let padded = |rows: &Vec<Row>| {
+            let longest = rows.iter().map(|row| row.input_ids.len()).max();
+            (rows.len() * longest.unwrap_or(0)) as u64
+        };
+        self.padded_tokens = micro_batches.iter().map(padded).sum();
         let firsts = all().filter(|row| row.labels_first()).count();
         let mut items = Vec::new();
         for (rows, count) in micro_batches.iter().zip(counts) {

@@ -48,7 +48,7 @@ pub fn evaluate<B: Backend>(
     for index in 0..total {
         let row = examples.example(index)?;
         let batch = TokenBatch::of_rows([(&*row.input_ids, &*row.labels)], 1.0);
-        sums.add(&row, &decoder.losses(&batch)?);
+        sums.add(&row, &decoder.losses(&batch, 0.0)?);
         progress(index + 1, total);
     }
     Ok(sums.evaluation())

@@ -91,6 +91,7 @@ impl<L: Learner> Session<'_, L> {
             grad_norm: 0.0,
             learning_rate: plan.schedule.learning_rate(done),
             input_tokens: 0,
+            flos: 0.0,
         }
     }
 

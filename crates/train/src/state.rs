@@ -68,6 +68,7 @@ impl RunState {
             file: TrainerState::default(),
             resume: ResumeState::default(),
         };
+        this.file.total_flos = 0.0.into();
         this.refer_to(plan);
         this
     }
@@ -91,7 +92,6 @@ impl RunState {
         file.max_steps = plan.max_steps;
         file.num_train_epochs = plan.num_train_epochs;
         file.train_batch_size = Some(arguments.per_device_train_batch_size as u64);
-        file.total_flos = 0.0.into();
         file.epoch = plan.steps.epoch_after(file.global_step).into();
     }
 
@@ -105,6 +105,7 @@ impl RunState {
         self.file.global_step += 1;
         self.file.epoch = plan.steps.epoch_after(self.file.global_step).into();
         self.file.num_input_tokens_seen += update.input_tokens;
+        self.file.total_flos = (self.file.total_flos.get() + update.flos).into();
         self.resume.loss_since_log += update.loss;
         self.resume.steps_since_log += 1;
         self.resume.total_loss += update.loss;

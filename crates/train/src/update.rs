@@ -20,6 +20,9 @@ pub(crate) struct Update {
     pub(crate) learning_rate: f64,
     /// Tokens of its rows.
     pub(crate) input_tokens: u64,
+    /// Floating-point operations as the Trainer estimates them: 6 for each parameter outside embeddings and each token,
+    /// padding included. Neither what ours computes nor what torch does; frozen weights have no gradient of their own.
+    pub(crate) flos: f64,
 }
 
 /// Learns from the micro-batches of the update that follows `done` updates.
@@ -73,12 +76,12 @@ pub(crate) fn update<L: Learner>(
     if work.num_items > 0 {
         optimizer.step(learner.parameters_mut(), learning_rate, grad_norm);
     }
-    let (grad_norm, input_tokens) = (f64::from(grad_norm), work.input_tokens);
     Ok(Update {
         loss,
-        grad_norm,
+        grad_norm: f64::from(grad_norm),
         learning_rate,
-        input_tokens,
+        input_tokens: work.input_tokens,
+        flos: 6.0 * work.padded_tokens as f64 * learner.num_parameters_without_embeddings() as f64,
     })
 }
 

@@ -114,6 +114,7 @@ impl World {
             backend,
             files: &files,
             counts_first_label: false,
+            num_parameters_without_embeddings: plan.tree.num_parameters_without_embeddings(),
         };
         let stop = StopFlag::default();
         let mut observer = StopAfter(stop_after, stop.clone());

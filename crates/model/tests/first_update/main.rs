@@ -84,7 +84,7 @@ fn first_update_matches<B: Backend>(name: &str, backend: B) {
     );
     assert_eq!(
         losses,
-        decoder.losses(&batch).expect("a pass"),
+        decoder.losses(&batch, 0.0).expect("a pass"),
         "training and evaluation see the same losses"
     );
     let mut missing = case.names("grad.");

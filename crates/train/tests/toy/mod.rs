@@ -104,6 +104,11 @@ impl Learner for Toy {
         &mut self.parameters
     }
 
+    fn num_parameters_without_embeddings(&self) -> u64 {
+        let each = self.parameters.iter();
+        each.map(|parameter| parameter.value.len() as u64).sum()
+    }
+
     fn zero_grad(&mut self) {
         self.parameters
             .iter_mut()
