@@ -449,7 +449,10 @@ fn compare(entry: &serde_json::Value, plan: &AdapterPlan) {
     }
     assert_eq!(entry["report"], plan.trainable_line(), "{entry}");
     let counted = plan.tree.num_parameters_without_embeddings();
-    assert_eq!(entry["num_parameters_without_embeddings"], counted, "{entry}");
+    assert_eq!(
+        entry["num_parameters_without_embeddings"], counted,
+        "{entry}"
+    );
 }
 
 /// Bloom's embedding is not among the names that PEFT knows as tied; what a tied run saves must come back all the same.
