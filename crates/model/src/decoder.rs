@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use engine::backend::Backend;
-use engine::shapes::{Segment, View, ViewMut, Write};
+use engine::shapes::{Segment, View};
 
 use crate::batch::{PassKey, TokenBatch, positions};
 use crate::block::{Block, Pass, Rows, Stage};
@@ -29,13 +29,6 @@ pub struct Decoder<B: Backend> {
     pub(crate) trained: Vec<Parameter<B>>,
     pub(crate) label_smoothing: f32,
     pub(crate) activation_checkpointing: bool,
-}
-
-/// What the embedding keeps for its backward pass.
-struct EmbeddingSaved<B: Backend> {
-    ids: B::Ids,
-    /// Before the embedding's norm, and that norm's statistics.
-    normed: Option<(B::Buf, B::Buf)>,
 }
 
 /// The lowest place where something learns: nothing below it keeps or computes a gradient.
@@ -190,7 +183,7 @@ impl<B: Backend> Decoder<B> {
         let (losses, dx) = self.head_backward(&mut into, key, &x, &labels, floor != Floor::Head);
         let dx = dx.and_then(|dx| self.blocks_backward(&pass, &mut into, saved, dx, &rows, floor));
         if let Some(dx) = dx {
-            self.embed_backward(&mut into, embedded, &ids, dx, pass.tokens());
+            self.embed_backward(&mut into, embedded, &batch.input_ids, &ids, dx);
         }
         losses
     }
@@ -218,83 +211,6 @@ impl<B: Backend> Decoder<B> {
         };
         let (x, _) = self.embed(input_ids, &ids);
         self.blocks_forward(&pass, x, &rows, Floor::Head).0
-    }
-
-    pub(crate) fn embed_tokens(&self, ids: &B::Ids, positions: &B::Ids, tokens: usize) -> B::Buf {
-        let backend = self.backend();
-        let hidden_size = self.spec.hidden_size;
-        let mut x = backend.alloc(tokens * hidden_size);
-        let table = self.embedding.operand(&self.trained);
-        backend.embed(
-            table,
-            ids,
-            ViewMut::dense(&mut x, tokens, hidden_size),
-            Write::Set,
-        );
-        if let Some(table) = &self.position_table {
-            let table = table.operand(&self.trained);
-            backend.embed(
-                table,
-                positions,
-                ViewMut::dense(&mut x, tokens, hidden_size),
-                Write::Add,
-            );
-        }
-        x
-    }
-
-    fn embed(&self, input_ids: &[u32], positions: &B::Ids) -> (B::Buf, EmbeddingSaved<B>) {
-        let tokens = input_ids.len();
-        let ids = self.backend.upload_ids(input_ids);
-        let x = self.embed_tokens(&ids, positions, tokens);
-        let Some(norm) = &self.embedding_norm else {
-            return (x, EmbeddingSaved { ids, normed: None });
-        };
-        let read = View::dense(&x, tokens, self.spec.hidden_size);
-        let (y, stats) = norm.forward(self.backend(), &self.trained, read);
-        (
-            y,
-            EmbeddingSaved {
-                ids,
-                normed: Some((x, stats)),
-            },
-        )
-    }
-
-    fn embed_backward(
-        &self,
-        into: &mut Grads<'_, B>,
-        saved: EmbeddingSaved<B>,
-        positions: &B::Ids,
-        mut dx: B::Buf,
-        tokens: usize,
-    ) {
-        let backend = self.backend();
-        let hidden_size = self.spec.hidden_size;
-        if let (Some(norm), Some((x, stats))) = (&self.embedding_norm, &saved.normed) {
-            let mut dembedded = backend.alloc(tokens * hidden_size);
-            let write = Some((
-                ViewMut::dense(&mut dembedded, tokens, hidden_size),
-                Write::Set,
-            ));
-            let read = View::dense(x, tokens, hidden_size);
-            norm.backward(
-                backend,
-                into,
-                read,
-                stats,
-                View::dense(&dx, tokens, hidden_size),
-                write,
-            );
-            dx = dembedded;
-        }
-        let dy = View::dense(&dx, tokens, hidden_size);
-        if let Some(index) = self.embedding.trained() {
-            backend.embed_backward(dy, &saved.ids, &mut into.grads[index]);
-        }
-        if let Some(index) = self.position_table.as_ref().and_then(MatrixSlot::trained) {
-            backend.embed_backward(dy, positions, &mut into.grads[index]);
-        }
     }
 
     fn floor(&self) -> Floor {

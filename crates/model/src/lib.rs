@@ -10,6 +10,7 @@ mod block;
 mod cache;
 mod compute;
 mod decoder;
+mod embedding;
 mod error;
 pub mod families;
 pub mod fuzzing;

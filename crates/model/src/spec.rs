@@ -35,6 +35,9 @@ pub struct DecoderSpec {
     pub orient: Orient,
     /// The head reads the embedding's matrix.
     pub tie_word_embeddings: bool,
+    /// The row of the embedding that its own gradient leaves as it is (torch's `padding_idx`); a head that is tied to
+    /// the embedding still changes it. It matters where the token is part of a text, as where it ends one too.
+    pub padding_idx: Option<u32>,
     /// Longest sequence, where the family has a hard end (learned positions); else a soft one for notices.
     pub max_positions: Option<usize>,
     /// Module paths.

@@ -95,6 +95,7 @@ pub(crate) fn run(args: &OursArgs) -> Result<()> {
         backend,
         files: &files,
         counts_first_label: false,
+        num_parameters_without_embeddings: plan.tree.num_parameters_without_embeddings(),
     };
     Trainer {
         plan: &run_plan,

@@ -52,7 +52,7 @@ fn tree(keys: Keys<'_>, spec: &DecoderSpec) -> Result<Module, ConfigError> {
         .with("post_attention_layernorm", nodes::norm(spec))
         .with("mlp", mlp);
     let model = Module::new("BloomModel")
-        .with("word_embeddings", nodes::token_embedding(spec, None))
+        .with("word_embeddings", nodes::token_embedding(spec))
         .with("word_embeddings_layernorm", nodes::norm(spec))
         .with("h", layers::list(spec.num_hidden_layers, &block))
         .with("ln_f", nodes::norm(spec));

@@ -32,6 +32,7 @@ pub(super) fn spec(
         intermediate_size: names.mlp_output.in_features,
         orient: Orient::OutIn,
         tie_word_embeddings: keys.flag("tie_word_embeddings", true)?,
+        padding_idx: None,
         max_positions: None,
         names,
     })

@@ -49,6 +49,7 @@ pub(super) fn spec(keys: Keys<'_>, family: &Gated) -> Result<DecoderSpec, Config
         intermediate_size: intermediate,
         orient: Orient::OutIn,
         tie_word_embeddings: keys.flag("tie_word_embeddings", false)?,
+        padding_idx: padding_idx(keys)?,
         max_positions: keys.size(POSITIONS, MAX_POSITIONS)?,
         names: Names::default(),
     };
@@ -56,6 +57,15 @@ pub(super) fn spec(keys: Keys<'_>, family: &Gated) -> Result<DecoderSpec, Config
         names: names(&spec, family),
         ..spec
     })
+}
+
+/// A negative one counts from the end, as torch has it; `None` where it is no row, which torch refuses.
+fn padding_idx(keys: Keys<'_>) -> Result<Option<u32>, ConfigError> {
+    let vocab_size = keys.required_size(&["vocab_size"], MAX_WIDTH)? as i64;
+    let given = keys.integer("pad_token_id")?;
+    let index = given.map(|index| if index < 0 { index + vocab_size } else { index });
+    let row = index.filter(|index| (0..vocab_size).contains(index));
+    Ok(row.and_then(|index| u32::try_from(index).ok()))
 }
 
 fn head_sizes(
@@ -137,9 +147,8 @@ pub(super) fn tree(
         .with("mlp", mlp)
         .with("input_layernorm", norm())
         .with("post_attention_layernorm", norm());
-    let padding = keys.integer("pad_token_id")?;
     let model = Module::new(class("Model"))
-        .with("embed_tokens", nodes::token_embedding(spec, padding))
+        .with("embed_tokens", nodes::token_embedding(spec))
         .with("layers", layers::list(spec.num_hidden_layers, &block))
         .with("norm", norm())
         .with("rotary_emb", Module::new(class("RotaryEmbedding")));

@@ -30,6 +30,7 @@ fn spec(keys: Keys<'_>) -> Result<DecoderSpec, ConfigError> {
         positions: Positions::Learned { rows },
         activation: activation(keys, ACT, "gelu_new")?.0,
         orient: Orient::InOut,
+        padding_idx: None,
         max_positions: Some(rows),
         ..fused::spec(keys, FAMILY.model_type, attention, names(hidden, wide))?
     })
@@ -67,7 +68,7 @@ fn tree(keys: Keys<'_>, spec: &DecoderSpec) -> Result<Module, ConfigError> {
         .with("mlp", mlp);
     let rows = spec.max_positions.unwrap_or_default();
     let model = Module::new("GPT2Model")
-        .with("wte", nodes::token_embedding(spec, None))
+        .with("wte", nodes::token_embedding(spec))
         .with("wpe", layers::embedding(rows, spec.hidden_size, None))
         .with("drop", dropout("embd_pdrop")?)
         .with("h", layers::list(spec.num_hidden_layers, &block))

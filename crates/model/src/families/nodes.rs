@@ -87,8 +87,8 @@ fn projection(spec: &DecoderSpec, name: &ProjectionName) -> Module {
 }
 
 /// The token embedding's module.
-pub(super) fn token_embedding(spec: &DecoderSpec, padding: Option<i64>) -> Module {
-    embedding(spec.vocab_size, spec.hidden_size, padding)
+pub(super) fn token_embedding(spec: &DecoderSpec) -> Module {
+    embedding(spec.vocab_size, spec.hidden_size, spec.padding_idx)
 }
 
 /// A LayerNorm over the hidden size.

@@ -23,6 +23,21 @@ fn with(mut config: Value, key: &str, value: Value) -> Value {
     config
 }
 
+#[test]
+fn a_negative_padding_index_counts_from_the_end() {
+    for (given, want) in [
+        (json!(-1), Some(99)),
+        (json!(7), Some(7)),
+        (json!(null), None),
+        (json!(100), None),
+    ] {
+        let spec = parse(with(llama(), "pad_token_id", given)).unwrap();
+        assert_eq!(spec.padding_idx, want);
+    }
+    let bloom = parse(with(bloom(), "pad_token_id", json!(3))).unwrap();
+    assert_eq!(bloom.padding_idx, None, "its embedding has none");
+}
+
 fn refused(config: Value) -> String {
     let error = parse(config).expect_err("must be refused");
     error.to_string()

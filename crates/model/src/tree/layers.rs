@@ -32,16 +32,11 @@ pub fn conv1d(in_features: usize, out_features: usize) -> Module {
     module
 }
 
-/// `nn.Embedding`; a negative padding index counts from the end, as torch has it.
-pub fn embedding(rows: usize, dim: usize, padding: Option<i64>) -> Module {
+/// `nn.Embedding`.
+pub fn embedding(rows: usize, dim: usize, padding_idx: Option<u32>) -> Module {
     let mut module = Module::new("Embedding").with_parameter("weight", &[rows, dim]);
     module.extra = format!("{rows}, {dim}");
-    if let Some(index) = padding {
-        let index = if index < 0 {
-            index + rows as i64
-        } else {
-            index
-        };
+    if let Some(index) = padding_idx {
         module.extra.push_str(&format!(", padding_idx={index}"));
     }
     module.layer = Layer::Embedding { rows, dim };

@@ -10,11 +10,13 @@ use engine::reference::Reference;
 use engine::shapes::{ComputeDtype, Prefix, Segment};
 use formats::hf_config::HfConfig;
 use formats::weights::WeightStore;
+use lowrank_model::spec::DecoderSpec;
 use lowrank_model::{Decoder, LoraInit, PassKey, Target, TokenBatch};
 use testkit::{Golden, Row, Tol, distance, golden};
 
 mod checkpointing;
 mod dropout;
+mod padding;
 
 const FAMILIES: [&str; 5] = ["bloom", "gpt2", "llama", "mistral", "qwen2"];
 const KEY: PassKey = PassKey {
@@ -29,13 +31,16 @@ fn load<B: Backend>(case: &Golden, backend: B) -> Decoder<B> {
 }
 
 fn load_with_dropout<B: Backend>(case: &Golden, backend: B, dropout: f32) -> Decoder<B> {
-    let config = HfConfig::open_file(&case.path("config")).expect("the golden's config");
-    let spec =
-        lowrank_model::families::spec_from_map(&config.raw, config.path()).expect("a known family");
     let weights = WeightStore::open(&case.path("model")).expect("the golden's weights");
-    let mut decoder = Decoder::load(Arc::new(backend), spec, &weights).expect("weights that fit");
+    let mut decoder =
+        Decoder::load(Arc::new(backend), spec_of(case), &weights).expect("weights that fit");
     add_adapter(&mut decoder, &case.path("adapter"), case, dropout);
     decoder
+}
+
+fn spec_of(case: &Golden) -> DecoderSpec {
+    let config = HfConfig::open_file(&case.path("config")).expect("the golden's config");
+    lowrank_model::families::spec_from_map(&config.raw, config.path()).expect("a known family")
 }
 
 fn cpu() -> Cpu {
