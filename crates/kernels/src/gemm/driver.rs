@@ -17,7 +17,7 @@ const PACK_ALONE: usize = 16 * 1024;
 
 /// More packed dwords than this are streamed past the caches: half of the second one, whose other half is panels. The lines are
 /// still in the caches of both threads, from the last product, and to take them back costs more than memory does where
-/// the threads are on two dies (docs/PERFORMANCE.md, packed rows).
+/// the threads are on two dies (docs/TUNING.md, packed rows).
 const STREAMED: usize = 128 * 1024;
 
 /// A pointer that tasks share; each writes its own part.

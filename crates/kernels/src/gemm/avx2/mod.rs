@@ -17,7 +17,7 @@ use std::arch::x86_64::*;
 const ROWS: usize = 6;
 const VECTORS: usize = 2;
 const LANES: usize = 8;
-/// 12 MB (docs/PERFORMANCE.md, passes).
+/// 12 MB (docs/TUNING.md, passes).
 const ROWS_CACHED: usize = 3 << 20;
 
 pub(crate) static F32: Kernel = kernel::<false>(Packing::F32);
@@ -28,7 +28,7 @@ const fn kernel<const WIDE: bool>(packing: Packing) -> Kernel {
         rows: ROWS,
         cols: VECTORS * LANES,
         lanes: LANES,
-        // The better of two and three for each (docs/PERFORMANCE.md, panels).
+        // The better of two and three for each (docs/TUNING.md, panels).
         panels_nt: 2,
         panels_nn: 3,
         rows_cached: ROWS_CACHED,
