@@ -8,8 +8,8 @@ use std::ops::Range;
 /// Elements whose squares are summed together before the sums are: fixed, so that threads change nothing.
 const SUM_BLOCK: usize = 1 << 14;
 
-/// A uniform draw in `[0, 1)` with 24 bits, from a counter: no state, so any element can be redrawn
-/// in the backward pass. `SplitMix64` (Steele et al. 2014) over key and index.
+/// A uniform draw in `[0, 1)` with 24 bits, from a counter: no state, so that the same key and index give the same draw
+/// in any order. `SplitMix64` (Steele et al. 2014) over both.
 #[inline(always)]
 pub fn uniform(key: u64, index: u64) -> f32 {
     (mixed(key, index) >> 40) as f32 / (1u64 << 24) as f32
