@@ -82,7 +82,7 @@ pub(crate) struct Masks {
 }
 
 impl PassKey {
-    /// Of a row for each token of the pass.
+    /// Masks of activations with a row for each token of the pass.
     pub(crate) fn tokens(self) -> Masks {
         let Self { seed, step, .. } = self;
         let first_row = self.first_token;
@@ -93,7 +93,7 @@ impl PassKey {
         }
     }
 
-    /// Of a row for each target of the pass, from the target `first` on.
+    /// Masks of activations with a row for each target of the pass, from the target `first` on.
     pub(crate) fn targets(self, first: usize) -> Masks {
         let Self { seed, step, .. } = self;
         let first_row = self.first_target + first as u64;
