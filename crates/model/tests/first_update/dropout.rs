@@ -1,25 +1,31 @@
-//! Dropout: what an update drops does not depend on how it is cut into passes.
+//! Dropout: what an update drops does not depend on how it is cut into passes, and nothing else drops anything.
+
+use std::ops::ControlFlow;
 
 use engine::cpu::Cpu;
-use lowrank_model::{Decoder, LoraInit, PassKey, TokenBatch};
+use lowrank_model::{Decoder, GenerationConfig, LoraInit, PassKey, TokenBatch};
 use testkit::{Golden, Row, distance, golden};
 
 use super::{FAMILIES, KEY, cpu, load_with_dropout};
 
 /// Deltas on every projection, the head's among them where it is a module of its own.
-fn decoder(case: &Golden) -> (Decoder<Cpu>, bool) {
-    let mut decoder = load_with_dropout(case, cpu(), 0.3);
+fn with_dropout(case: &Golden, dropout: f32) -> (Decoder<Cpu>, bool) {
+    let mut decoder = load_with_dropout(case, cpu(), dropout);
     let (hidden_size, vocab_size) = (decoder.spec().hidden_size, decoder.spec().vocab_size);
     let init = LoraInit {
         rank: 1,
         scaling: 1.0,
-        dropout: 0.3,
+        dropout,
         a: vec![0.1; hidden_size],
         // Not all alike: a gradient of logits sums to zero.
         b: (0..vocab_size).map(|i| (i % 7) as f32 / 20.0).collect(),
     };
     let head = decoder.add_lora("lm_head", init).is_ok();
     (decoder, head)
+}
+
+fn decoder(case: &Golden) -> (Decoder<Cpu>, bool) {
+    with_dropout(case, 0.3)
 }
 
 fn pass(rows: &[Row]) -> TokenBatch {
@@ -71,4 +77,32 @@ fn every_row_has_masks_of_its_own() {
     let (losses, _) = update(&case, &[pass(&[row, row].concat())]);
     let (first, second) = losses.split_at(losses.len() / 2);
     assert_ne!(first, second);
+}
+
+#[test]
+fn losses_logits_and_tokens_outside_training_drop_nothing() {
+    for family in FAMILIES {
+        let case = golden(&format!("{family}/all_linear"));
+        let row = &case.rows()[0];
+        let batch = pass(std::slice::from_ref(row));
+        let told = |decoder: &Decoder<Cpu>| {
+            let last = [row.input_ids.len() as u32 - 1];
+            let (prompt, config) = (&row.input_ids[..2], GenerationConfig::default());
+            (
+                decoder.losses(&batch).expect("a pass"),
+                decoder.logits(&row.input_ids, &last).expect("a pass"),
+                decoder
+                    .generate(prompt, &config, |_| ControlFlow::Continue(()))
+                    .expect("tokens"),
+            )
+        };
+        let mut dropping = decoder(&case).0;
+        let without = told(&with_dropout(&case, 0.0).0);
+        assert_eq!(told(&dropping), without, "{family}");
+        let trained = dropping.forward_backward(&batch, KEY).expect("a pass");
+        assert_ne!(
+            trained, without.0,
+            "{family}: nothing was dropped in training"
+        );
+    }
 }
