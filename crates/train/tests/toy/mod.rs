@@ -71,9 +71,12 @@ impl Toy {
             .collect()
     }
 
-    fn mask(&self, key: PassKey, index: usize) -> f32 {
+    /// Of one target, by its own place in the update and its token's.
+    fn mask(&self, key: PassKey, batch: &TokenBatch, index: usize) -> f32 {
+        let token = key.first_token + u64::from(batch.targets[index].position);
         let target = key.first_target + index as u64;
-        let kept = uniform(key.seed ^ (key.step << 20), target) >= self.dropout;
+        let place = token << 32 | target;
+        let kept = uniform(key.seed ^ (key.step << 20), place) >= self.dropout;
         if kept {
             1.0 / (1.0 - self.dropout)
         } else {
@@ -124,7 +127,7 @@ impl Learner for Toy {
         let mut losses = Vec::new();
         for (index, target) in batch.targets.iter().enumerate() {
             let (x, y, want) = self.pair(batch, index);
-            let mask = self.mask(key, index);
+            let mask = self.mask(key, batch, index);
             let (a, b) = (self.parameters[0].value[x], self.parameters[1].value[y]);
             let error = mask * a * b - want;
             self.parameters[0].grad[x] += target.weight * error * mask * b;
