@@ -5,6 +5,8 @@ use crate::vector::{LANES, Lanes, Vector};
 
 /// Rows of a register tile.
 pub(super) const ROWS: usize = 4;
+/// Rows of a tile that makes the best of narrow registers: twelve hold its sums.
+const TALL: usize = 6;
 
 /// The left factor: word (m, k) is `data[m·row + k·column]`.
 #[derive(Clone, Copy)]
@@ -74,16 +76,11 @@ pub(super) fn product<V: Vector, W: Word>(
             2 | 3 if V::WIDE => 2,
             _ => 1,
         };
-        // Narrow registers are best used by tiles of six rows, two of which are three of four.
-        let tall = if V::WIDE || W::DEPTH > 1 {
-            0
-        } else {
-            rows / 12 * 12
-        };
-        for m in (0..tall).step_by(6) {
+        let tall = tall_rows::<V, W>(rows);
+        for m in (0..tall).step_by(TALL) {
             let to = &mut to[m * stride + n..];
             // SAFETY: rows m..m+6 and columns n..n+16 are inside by the assertions above.
-            unsafe { tile::<V, W, 6, 1>(v, m, n, depth, a, b, to, stride, add) };
+            unsafe { tile::<V, W, TALL, 1>(v, m, n, depth, a, b, to, stride, add) };
         }
         for m in (tall..rows).step_by(ROWS) {
             let to = &mut to[m * stride + n..];
@@ -97,6 +94,17 @@ pub(super) fn product<V: Vector, W: Word>(
             }
         }
         n += vectors * LANES;
+    }
+}
+
+/// The first rows of `rows`, those that tiles of [`TALL`] take: two of them are three of [`ROWS`]. None where registers are
+/// wide, since columns fill them, nor for pairs, which need registers to be taken apart in.
+#[inline(always)]
+fn tall_rows<V: Vector, W: Word>(rows: usize) -> usize {
+    if V::WIDE || W::DEPTH > 1 {
+        0
+    } else {
+        rows / (2 * TALL) * (2 * TALL)
     }
 }
 

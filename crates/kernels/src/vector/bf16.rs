@@ -2,8 +2,7 @@
 
 use std::arch::x86_64::*;
 
-/// The upper half.
-const HIGH: i32 = 0xffff_0000u32.cast_signed();
+use super::HIGH;
 
 /// [`crate::gemm::scalar::to_bf16`] of eight values.
 ///
@@ -20,7 +19,7 @@ pub(crate) unsafe fn round_eight(values: __m256) -> __m256 {
         let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
         let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(values, values));
         let rounded = _mm256_blendv_epi8(rounded, quiet, nan);
-        let kept = _mm256_and_si256(rounded, _mm256_set1_epi32(HIGH));
+        let kept = _mm256_and_si256(rounded, _mm256_set1_epi32(HIGH.cast_signed()));
         let exponent = _mm256_and_si256(bits, _mm256_set1_epi32(0x7f80_0000));
         let small = _mm256_cmpeq_epi32(exponent, _mm256_setzero_si256());
         let sign = _mm256_and_si256(bits, _mm256_set1_epi32(i32::MIN));
@@ -43,7 +42,7 @@ pub(crate) unsafe fn round_sixteen(values: __m512) -> __m512 {
         let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040_0000));
         let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(values, values);
         let rounded = _mm512_mask_mov_epi32(rounded, nan, quiet);
-        let kept = _mm512_and_si512(rounded, _mm512_set1_epi32(HIGH));
+        let kept = _mm512_and_si512(rounded, _mm512_set1_epi32(HIGH.cast_signed()));
         let small = _mm512_testn_epi32_mask(bits, _mm512_set1_epi32(0x7f80_0000));
         let sign = _mm512_and_si512(bits, _mm512_set1_epi32(i32::MIN));
         _mm512_castsi512_ps(_mm512_mask_mov_epi32(kept, small, sign))
