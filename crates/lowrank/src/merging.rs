@@ -31,7 +31,7 @@ pub fn merge_folder(
 /// Runs `prompts` through base + adapter and through the merged folder, in f32, and compares.
 ///
 /// # Errors
-/// Folders that do not load; [`peft::PeftError::MergeDiffers`] above the bound.
+/// Folders that do not load; [`peft::PeftError::MergeDiffers`] above the bound. The merged folder stays as it is.
 pub fn prove_merge(
     base: impl AsRef<Path>,
     adapter: impl AsRef<Path>,

@@ -11,8 +11,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lowrank::{
-    CausalLm, Compute, Dataset, GenerationConfig, LoadOptions, LoraConfig, Number, OneOrMany,
-    PeftModel, Template, Tokenizer, Trainer, TrainingArguments, get_peft_model,
+    CausalLm, Compute, Dataset, GenerationConfig, LoadOptions, LoraConfig, LowrankError, Number,
+    OneOrMany, PeftError, PeftModel, Template, Tokenizer, Trainer, TrainingArguments,
+    get_peft_model,
 };
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -168,4 +169,52 @@ fn an_untied_pair_is_saved_and_reopened_as_two() -> Outcome {
             ..LoraConfig::default()
         },
     )
+}
+
+/// The adapter is heard from its own folder and the merged model from its own: what differs on disk is found.
+#[test]
+fn a_merged_folder_that_says_something_else_is_not_proved_and_stays() -> Outcome {
+    let root = tempfile::tempdir()?;
+    let [base, adapter, merged] = ["model", "lora", "merged"].map(|name| root.path().join(name));
+    testkit::tiny_model("bloom", &base);
+    std::fs::write(root.path().join("rows.jsonl"), ROWS)?;
+    train(root.path(), &LoraConfig::default())?;
+    lowrank::merge_folder(&base, &adapter, &merged, lowrank::MAX_SHARD_BYTES)?;
+    let prove = || {
+        let options = LoadOptions::default();
+        lowrank::prove_merge(&base, &adapter, &merged, &[PROMPT.to_owned()], options)
+    };
+    assert!(prove()?.largest_difference <= 1e-3);
+
+    let path = merged.join("model.safetensors");
+    let mut tensors = testkit::read_tensors(&path);
+    let damages: [fn(f32) -> f32; 2] = [|value| value + 0.5, |_| f32::NAN];
+    for tensor in ["ln_f.bias", "h.0.self_attention.query_key_value.weight"] {
+        let good = tensors[&format!("transformer.{tensor}")].values.clone();
+        for damage in damages {
+            let values = good.iter().copied().map(damage).collect();
+            tensors
+                .get_mut(&format!("transformer.{tensor}"))
+                .unwrap()
+                .values = values;
+            testkit::write_tensors(&path, &tensors);
+            let damaged = std::fs::read(&path)?;
+            let LowrankError::Peft(refused) = prove().unwrap_err() else {
+                panic!("{tensor}: another error");
+            };
+            let PeftError::MergeDiffers { difference, bound } = *refused else {
+                panic!("{tensor}: {refused}");
+            };
+            assert!(difference > bound || difference.is_nan(), "{tensor}");
+            assert_eq!(bound, 1e-3);
+            assert_eq!(std::fs::read(&path)?, damaged);
+        }
+        tensors
+            .get_mut(&format!("transformer.{tensor}"))
+            .unwrap()
+            .values = good;
+    }
+    testkit::write_tensors(&path, &tensors);
+    prove()?;
+    Ok(())
 }

@@ -167,7 +167,7 @@ impl PeftError {
                 Some("the training that made it diverged; take an earlier checkpoint".into())
             }
             Self::MergeDiffers { .. } => {
-                Some("merge into an f32 copy of the base, or raise the bound that was given".into())
+                Some("remove the merged folder and merge again; where it differs again and the base is stored in 16 bits, merge into an f32 copy of it".into())
             }
             Self::Config(error) => error.hint(),
             Self::Formats(error) => error.hint(),

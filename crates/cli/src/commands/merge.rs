@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use lowrank::{LoadOptions, MergeProof, MergeReport, merge_folder, prove_merge};
 use serde::Serialize;
@@ -74,7 +74,9 @@ pub(crate) fn run(args: &MergeArgs) -> Result<()> {
     let proof = if args.no_proof {
         None
     } else {
-        Some(prove(args)?)
+        // A second merge to the same place would be refused, so it must be said that the folder is there.
+        let unproved = || format!("`{output}` is written, but not proved to say the same");
+        Some(prove(args).with_context(unproved)?)
     };
     if args.json {
         output::json(&Merged { report, proof })

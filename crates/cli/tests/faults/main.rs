@@ -15,6 +15,7 @@
 mod death;
 mod exact;
 mod places;
+mod proof;
 mod rest;
 mod run;
 #[path = "../command/sandbox.rs"]
