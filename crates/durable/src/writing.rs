@@ -34,6 +34,9 @@ impl Disk {
             });
         }
         let parent = parent_of(path);
+        if parent == path {
+            return Err(bad_name(path)); // the empty path: no folder, and its own parent
+        }
         self.create_dir_all(parent)?;
         match self.fs().create_folder(path) {
             Ok(()) => self.sync_folder(parent),

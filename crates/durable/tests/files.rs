@@ -349,3 +349,18 @@ fn a_large_file_has_its_bytes_and_no_manifest_may_vouch_for_it() {
     assert!(matches!(refused, Err(DurableError::Unfinished { .. })));
     assert_eq!(names(folder.path()), ["out"]);
 }
+
+/// It has no parent to begin at, and is not the folder that the process is in.
+#[test]
+fn the_empty_path_is_no_folder() {
+    for refused in [
+        durable::create_dir_all(""),
+        durable::prepare_folder(""),
+        StagedFolder::new("").map(drop),
+    ] {
+        assert!(
+            matches!(refused, Err(DurableError::BadName { .. })),
+            "{refused:?}"
+        );
+    }
+}

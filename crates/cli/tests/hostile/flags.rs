@@ -65,6 +65,8 @@ const LINES: &[&str] = &[
     "help mergee",
     "train --dataset rows.jsonl --output-dir lora",
     "train --model model --output-dir lora",
+    "train --model model --dataset rows.jsonl --output-dir=",
+    "merge --model model --adapter lora --output=",
     "generate --model model --prompt hello --max-new-tokens 0",
     "generate --prompt hello",
     "generate --model model",

@@ -59,6 +59,13 @@ impl Check<'_> {
         for (name, value) in not_negative {
             self.require(value >= 0.0, name, "0 or more", value);
         }
+        if a.output_dir.is_empty() {
+            self.wrong(
+                "output_dir",
+                "is empty",
+                "give `.` for the folder that you are in",
+            );
+        }
         self.require(
             a.learning_rate > 0.0,
             "learning_rate",

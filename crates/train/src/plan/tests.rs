@@ -96,6 +96,7 @@ fn combinations_without_effect_are_refused_by_name() {
             json!({"logging_steps": 2.5}),
             "`logging_steps` must be a whole number",
         ),
+        (json!({"output_dir": ""}), "`output_dir` is empty"),
         (
             json!({"max_steps": 0}),
             "`max_steps` must be -1 or above 0: found 0",
