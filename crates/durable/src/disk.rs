@@ -114,6 +114,17 @@ impl Disk {
         matches!(self.stat_link(path.as_ref()), Ok(Some(_)))
     }
 
+    /// Of a path and its parents those that are not there, deepest first.
+    pub(crate) fn absent(&self, path: &Path) -> Vec<PathBuf> {
+        let absent = |folder: &&Path| {
+            !folder.as_os_str().is_empty() && matches!(self.stat_link(folder), Ok(None))
+        };
+        path.ancestors()
+            .take_while(absent)
+            .map(Path::to_owned)
+            .collect()
+    }
+
     /// Whether this path is a file, links followed.
     pub fn is_file(&self, path: impl AsRef<Path>) -> bool {
         matches!(

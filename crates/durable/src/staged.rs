@@ -10,8 +10,8 @@ use crate::fs::{FsFile, Point};
 use crate::manifest::{FileRecord, MANIFEST_NAME, Manifest};
 use crate::writing::NewFile;
 
-/// A folder in the making, beside its final place. Dropped unpublished, it is removed; what a process that was killed left
-/// there is removed by the next one that starts a folder for the same place.
+/// A folder in the making, beside its final place. Dropped unpublished, it is removed, with parents made for it alone; what
+/// a process that was killed left there is removed by the next one that starts a folder for the same place.
 #[derive(Debug)]
 pub struct StagedFolder {
     disk: Disk,
@@ -22,6 +22,8 @@ pub struct StagedFolder {
     open: Option<String>,
     condemned: bool,
     published: bool,
+    /// Parents that were not there before, deepest first.
+    made: Vec<PathBuf>,
     /// Ends with this process, however it dies: then the folder is a stray.
     _held: Option<Box<dyn FsFile>>,
 }
@@ -68,6 +70,7 @@ impl StagedFolder {
 
     /// As [`StagedFolder::beside_on`], where strays are seen to already.
     pub(crate) fn staged(disk: &Disk, target: &Path) -> Result<Self> {
+        let made = disk.absent(parent_of(target));
         disk.create_dir_all(parent_of(target))?;
         let (staging, held) = disk.create_staging(target)?;
         disk.point(Point::StagingCreated);
@@ -80,6 +83,7 @@ impl StagedFolder {
             open: None,
             condemned: false,
             published: false,
+            made,
             _held: held,
         })
     }
@@ -280,6 +284,12 @@ impl Drop for StagedFolder {
         if !self.published {
             // What cannot be removed now is a stray that readers ignore and the next run sweeps.
             let _ = self.disk.remove_tree(&self.staging);
+            // One that holds something by now refuses, and so do those above it.
+            let fs = self.disk.fs();
+            let _ = self
+                .made
+                .iter()
+                .try_for_each(|folder| fs.remove_folder(folder));
         }
     }
 }

@@ -106,3 +106,24 @@ fn a_sweep_of_a_run_leaves_what_another_writer_fills() {
     drop(merging);
     assert!(names(folder.path()).is_empty());
 }
+
+#[test]
+fn parents_made_for_a_folder_that_is_never_published_go_with_it() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("old")).unwrap();
+    for target in ["old/a/b/out", "new/out", "old/out"] {
+        let staged = StagedFolder::new(root.path().join(target)).unwrap();
+        drop(staged);
+        assert_eq!(names(root.path()), ["old"], "{target}");
+        assert!(names(&root.path().join("old")).is_empty(), "{target}");
+    }
+    // What came into them meanwhile is not ours.
+    let staged = StagedFolder::new(root.path().join("new/er/out")).unwrap();
+    fs::write(root.path().join("new/note.txt"), b"mine").unwrap();
+    drop(staged);
+    assert_eq!(names(&root.path().join("new")), ["note.txt"]);
+    // Published, everything stays.
+    let staged = StagedFolder::new(root.path().join("a/b/out")).unwrap();
+    staged.publish().unwrap();
+    assert_eq!(names(&root.path().join("a/b")), ["out"]);
+}
