@@ -71,3 +71,18 @@ fn resuming_and_verifying_at_once_is_misuse() {
     let output = sandbox.run(&train("--verify-resume --resume-from-checkpoint latest"));
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn a_difference_to_be_borne_with_is_misuse_where_nothing_is_resumed() {
+    let sandbox = Sandbox::new("bloom");
+    for line in ["--verify-resume", ""] {
+        let output = sandbox.run(&train(&format!("{line} --resume-with-changed seed")));
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{line}: {talk}");
+        assert!(
+            talk.contains("`resume_with_changed` has no effect without resume_from_checkpoint"),
+            "{line}: {talk}"
+        );
+        assert!(!sandbox.path("lora").exists());
+    }
+}

@@ -203,6 +203,13 @@ impl Check<'_> {
         if a.save_total_limit == Some(0) {
             self.require(false, "save_total_limit", "1 or more", 0.0);
         }
+        if a.resume_from_checkpoint.is_none() && !a.resume_with_changed.0.is_empty() {
+            self.wrong(
+                "resume_with_changed",
+                "has no effect without resume_from_checkpoint",
+                "set resume_from_checkpoint to latest or remove it",
+            );
+        }
         if a.save_only_model && a.resume_from_checkpoint.is_some() {
             self.notices
                 .push("checkpoints of this run cannot be resumed (save_only_model)".into());

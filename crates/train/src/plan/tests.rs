@@ -96,6 +96,10 @@ fn combinations_without_effect_are_refused_by_name() {
             json!({"logging_steps": 2.5}),
             "`logging_steps` must be a whole number",
         ),
+        (
+            json!({"resume_with_changed": "seed"}),
+            "`resume_with_changed` has no effect without resume_from_checkpoint",
+        ),
         (json!({"output_dir": ""}), "`output_dir` is empty"),
         (
             json!({"max_steps": 0}),
