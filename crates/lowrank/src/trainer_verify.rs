@@ -28,8 +28,8 @@ pub struct ResumeCheck<'a> {
 }
 
 /// Trains a few updates of the run, trains half of them again, stops, resumes with a model loaded anew, and compares
-/// the two checkpoints byte by byte. Works beside the output folder; nothing is left of it. `None` where it was asked
-/// to stop.
+/// the two checkpoints byte by byte. Works in the output folder, or beside it where it is not there yet; nothing is left
+/// of it, and nothing else is touched. `None` where it was asked to stop.
 ///
 /// # Errors
 /// [`train::TrainError::ResumeDiffers`] with the files that do, a run that is too short, or as the run itself.

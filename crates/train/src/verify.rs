@@ -1,7 +1,7 @@
 //! Whether a run that is stopped and resumed leaves the bytes of one that was never stopped.
 //!
 //! A few updates of the user's own run are trained in one go, trained again with a stop half way, and resumed; then the
-//! two checkpoints are compared byte by byte. All of it lies beside the run's folder, and nothing is left.
+//! two checkpoints are compared byte by byte. All of it lies in a folder of its own, and nothing is left.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ use crate::plan::Plan;
 const STEPS: u64 = 4;
 /// Stands for the request of a person.
 const SIGNAL: usize = 15;
+/// What is never published is staged for this name.
+const INSIDE: &str = "verification";
 /// The largest file that is compared is the optimizer's state.
 const MAX_FILE_BYTES: u64 = 1 << 40;
 
@@ -66,8 +68,8 @@ pub fn verify_resume<E: From<TrainError>>(
     mut check: ResumeCheck<'_>,
     mut train: impl FnMut(Leg<'_>) -> Result<TrainOutput, E>,
 ) -> Result<Option<ResumeProof>, E> {
-    let scratch = check.scratch()?;
     let compared_after = check.compared_after()?;
+    let scratch = check.scratch()?;
     let stopped_after = compared_after / 2;
     let [whole, parted] = ["whole", "parted"].map(|name| scratch.staging_path().join(name));
     let mut leg = |folder, step, resume| check.leg(folder, step, resume, &mut train);
@@ -87,10 +89,13 @@ pub fn verify_resume<E: From<TrainError>>(
 }
 
 impl ResumeCheck<'_> {
-    /// Removed when it is dropped.
+    /// In the run's folder where that is there already, since nothing else is known to take files (`.` has not even a
+    /// name to be beside); else beside it. The next run removes a dead process's from both. Removed when it is dropped.
     fn scratch(&self) -> Result<StagedFolder, TrainError> {
-        let beside = Path::new(&self.arguments.output_dir);
-        Ok(StagedFolder::beside_on(&self.disk, beside)?)
+        let run = Path::new(&self.arguments.output_dir);
+        let inside = self.disk.is_dir(run).then(|| run.join(INSIDE));
+        let target = inside.as_deref().unwrap_or(run);
+        Ok(StagedFolder::beside_on(&self.disk, target)?)
     }
 
     /// The last update must come after it, else the run would not be stopped but done.
@@ -167,7 +172,7 @@ fn only_updates(arguments: &TrainingArguments) -> TrainingArguments {
     }
 }
 
-/// Raises the flag after an update.
+/// Raises the flag after a step.
 struct StopAfter<'a> {
     step: u64,
     stop: StopFlag,
@@ -178,11 +183,15 @@ struct StopAfter<'a> {
 
 impl Observer for StopAfter<'_> {
     fn on(&mut self, event: Event<'_>) {
-        if let Event::Update(update) = &event {
-            if update.step >= self.step || self.asked.requested().is_some() {
+        match event {
+            Event::Update(_) => self.inner.on(event),
+            // Every step is logged, also one whose update was left out.
+            Event::Log(entry)
+                if entry.step() >= Some(self.step) || self.asked.requested().is_some() =>
+            {
                 self.stop.request(SIGNAL);
             }
-            self.inner.on(event);
+            _ => {}
         }
     }
 }

@@ -86,3 +86,24 @@ fn a_difference_to_be_borne_with_is_misuse_where_nothing_is_resumed() {
         assert!(!sandbox.path("lora").exists());
     }
 }
+
+#[test]
+fn any_output_folder_that_a_run_takes_is_taken_and_left_as_it_was() {
+    let sandbox = Sandbox::new("bloom");
+    std::fs::create_dir(sandbox.path("here")).unwrap();
+    let before = names(&sandbox);
+    for output in [
+        "new/parents/lora",
+        "here",
+        "here/lora/",
+        ".",
+        "here/..",
+        "./lora/.",
+    ] {
+        let line = train("--verify-resume").replace("--max-steps 2", "--max-steps 3");
+        sandbox.done(&line.replace("--output-dir lora", &format!("--output-dir {output}")));
+        assert_eq!(names(&sandbox), before, "{output}");
+        let inside = std::fs::read_dir(sandbox.path("here")).unwrap();
+        assert_eq!(inside.count(), 0, "{output}");
+    }
+}
