@@ -85,14 +85,14 @@ mod tests {
     #[test]
     fn rows_are_looked_up_and_their_gradients_summed_in_order() {
         let context = Context::new(Some(2), None);
-        let table: Vec<u8> = (0..5 * 19u16)
+        let table: Vec<u8> = (1..=5 * 19u16)
             .flat_map(|i| half::bf16::from_f32(f32::from(i)).to_le_bytes())
             .collect();
         let table = Stored::new(&table, StoredDtype::Bf16, 5, 19);
         let mut y = vec![1.0; 3 * 19];
         let ids = [4, 0, 4];
         embed(&context, table, &ids, MatMut::dense(&mut y, 3, 19), true);
-        assert_eq!((y[0], y[19], y[38 + 3]), (77.0, 1.0, 80.0));
+        assert_eq!((y[0], y[19], y[38 + 3]), (78.0, 2.0, 81.0));
         let mut sums = vec![0.5; 5 * 19];
         scatter_add(
             &context,
@@ -100,7 +100,8 @@ mod tests {
             &ids,
             MatMut::dense(&mut sums, 5, 19),
         );
-        assert_eq!(sums[4 * 19 + 3], 0.5 + 80.0 + 80.0);
-        assert_eq!((sums[0], sums[19]), (1.5, 0.5));
+        assert_eq!(sums[4 * 19 + 3], 0.5 + 81.0 + 81.0);
+        assert_eq!(sums[4 * 19 + 18], 0.5 + 96.0 + 96.0);
+        assert_eq!((sums[0], sums[19]), (2.5, 0.5));
     }
 }

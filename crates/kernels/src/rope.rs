@@ -132,16 +132,15 @@ mod tests {
                 table,
                 false,
             );
-            let (sin, cos) = (4.0f64 * 0.3).sin_cos();
-            let (a, b) = (f64::from(x[10 + 1]), f64::from(x[10 + 4]));
-            assert!(
-                (f64::from(y[11]) - (a * cos - b * sin)).abs() < 1e-6,
-                "{isa:?}"
-            );
-            assert!(
-                (f64::from(y[14]) - (b * cos + a * sin)).abs() < 1e-6,
-                "{isa:?}"
-            );
+            for (row, position) in [(0, 4.0f64), (1, 1.0)] {
+                let (sin, cos) = (position * 0.3).sin_cos();
+                let (low, high) = (row * 29 + 11, row * 29 + 14);
+                let (a, b) = (f64::from(x[low]), f64::from(x[high]));
+                let off = f64::from(y[low]) - (a * cos - b * sin);
+                assert!(off.abs() < 1e-6, "{isa:?}, row {row}");
+                let off = f64::from(y[high]) - (b * cos + a * sin);
+                assert!(off.abs() < 1e-6, "{isa:?}, row {row}");
+            }
             assert_eq!((y[0], y[7], y[8], y[19]), (x[0], x[7], x[8], x[19]));
             rotate(
                 &context,

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 /// Elements below which a task is not worth handing out (some microseconds of work). This crate's tests cut their inputs,
 /// which are smaller than that, into tasks too: with one task no count of threads would show a thing.
-const TASK_ELEMENTS: usize = if cfg!(test) { 64 } else { 16 * 1024 };
+const TASK_ELEMENTS: usize = if cfg!(test) { 16 } else { 16 * 1024 };
 
 /// A slice of which each task writes its own part.
 #[derive(Clone, Copy)]

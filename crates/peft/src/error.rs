@@ -83,6 +83,8 @@ pub enum PeftError {
         "the merged model is not the adapter's: logits differ by {difference:e} of the largest, the bound is {bound:e}"
     )]
     MergeDiffers { difference: f32, bound: f32 },
+    #[error("no prompt to prove a merge with")]
+    NoPrompts,
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -169,6 +171,7 @@ impl PeftError {
             Self::MergeDiffers { .. } => {
                 Some("remove the merged folder and merge again; where it differs again and the base is stored in 16 bits, merge into an f32 copy of it".into())
             }
+            Self::NoPrompts => Some("give one prompt or more".into()),
             Self::Config(error) => error.hint(),
             Self::Formats(error) => error.hint(),
             Self::Durable(error) => error.hint(),

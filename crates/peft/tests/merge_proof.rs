@@ -114,3 +114,10 @@ fn a_base_without_the_adapter_is_not_its_merge() {
         );
     }
 }
+
+#[test]
+fn a_proof_by_no_prompt_is_none() {
+    let model = Model::base(&golden("llama/all_linear"));
+    let refused = MergeWitness::hear(&model.decoder, Vec::new()).err();
+    assert!(matches!(refused, Some(PeftError::NoPrompts)));
+}

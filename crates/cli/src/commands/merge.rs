@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use lowrank::{LoadOptions, MergeProof, MergeReport, merge_folder, prove_merge};
 use serde::Serialize;
 
@@ -26,7 +27,7 @@ pub(crate) struct MergeArgs {
     #[arg(long, default_value_t = lowrank::MAX_SHARD_BYTES)]
     max_shard_bytes: u64,
     /// Prompts that the proof compares; `\n` stands for a new line.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     prompt: Vec<String>,
     /// Write without comparing.
     #[arg(long)]

@@ -51,14 +51,16 @@ fn squares_of_a_long_vector_do_not_depend_on_threads() {
 
 #[test]
 fn gathered_rows_are_those_asked_for() {
-    let context = Context::new(Some(2), None);
     let x: Vec<f32> = (0..30).map(|i| i as f32).collect();
-    let mut y = vec![0.0; 9];
-    gather(
-        &context,
-        Mat::dense(&x, 10, 3),
-        &[7, 0, 7],
-        MatMut::dense(&mut y, 3, 3),
-    );
-    assert_eq!(y, [21.0, 22.0, 23.0, 0.0, 1.0, 2.0, 21.0, 22.0, 23.0]);
+    let rows: Vec<u32> = (0..100).map(|i| (i * 7 + 3) % 10).collect();
+    let want: Vec<f32> = rows
+        .iter()
+        .flat_map(|row| [0.0, 1.0, 2.0].map(|column| *row as f32 * 3.0 + column))
+        .collect();
+    for context in contexts() {
+        let mut y = vec![0.0; want.len()];
+        let y_mat = MatMut::dense(&mut y, rows.len(), 3);
+        gather(&context, Mat::dense(&x, 10, 3), &rows, y_mat);
+        assert_eq!(y, want);
+    }
 }

@@ -77,8 +77,11 @@ impl MergeWitness {
     /// with rounded products.
     ///
     /// # Errors
-    /// [`PeftError::Model`] for a prompt that does not fit the model.
+    /// [`PeftError::NoPrompts`] where there is none, [`PeftError::Model`] for one that does not fit the model.
     pub fn hear<B: Backend>(adapted: &Decoder<B>, prompts: Vec<ProofPrompt>) -> Result<Self> {
+        if prompts.is_empty() {
+            return Err(PeftError::NoPrompts);
+        }
         let answer = |prompt: ProofPrompt| {
             let new_ids = greedy(adapted, &prompt.input_ids)?;
             let logits = logits(adapted, &prompt.input_ids, &new_ids)?;
