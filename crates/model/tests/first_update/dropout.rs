@@ -89,7 +89,7 @@ fn losses_logits_and_tokens_outside_training_drop_nothing() {
             let last = [row.input_ids.len() as u32 - 1];
             let (prompt, config) = (&row.input_ids[..2], GenerationConfig::default());
             (
-                decoder.losses(&batch).expect("a pass"),
+                decoder.losses(&batch, 0.0).expect("a pass"),
                 decoder.logits(&row.input_ids, &last).expect("a pass"),
                 decoder
                     .generate(prompt, &config, |_| ControlFlow::Continue(()))
