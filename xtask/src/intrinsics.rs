@@ -144,7 +144,46 @@ fn is_intrinsic(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_intrinsic, path};
+    use super::{CRATE, Found, is_intrinsic, path};
+
+    /// A function that lacks the instructions of what it calls.
+    #[cfg(target_arch = "x86_64")]
+    const LACKING: &str = "use std::arch::x86_64::*;
+        #[inline(never)]
+        pub unsafe fn lacking(x: *mut __m256) { unsafe { *x = _mm256_hadd_ps(*x, *x) } }
+        #[inline(never)]
+        #[target_feature(enable = \"avx\")]
+        pub unsafe fn having(x: *mut __m256) { unsafe { *x = _mm256_hsub_ps(*x, *x) } }";
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn a_call_that_is_there_is_found_with_its_caller() {
+        let folder = tempfile::tempdir().unwrap();
+        let [source, library] = ["lacking.rs", "lacking.rlib"].map(|name| folder.path().join(name));
+        std::fs::write(&source, LACKING).unwrap();
+        let mut rustc =
+            std::process::Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
+        rustc.args([
+            "--edition=2024",
+            "--crate-type=rlib",
+            "--crate-name",
+            CRATE,
+            "-O",
+        ]);
+        rustc.args(["-C", "symbol-mangling-version=v0", "-o"]);
+        assert!(rustc.arg(&library).arg(&source).status().unwrap().success());
+        let found = Found::of(&std::fs::read(&library).unwrap()).unwrap();
+        assert!(found.functions >= 2);
+        let calls: Vec<_> = found.calls.iter().collect();
+        let [(callee, callers)] = calls[..] else {
+            panic!("{calls:?}")
+        };
+        assert_eq!(callee, "core::core_arch::x86::avx::_mm256_hadd_ps");
+        assert_eq!(
+            callers.iter().collect::<Vec<_>>(),
+            ["lowrank_kernels::lacking"]
+        );
+    }
 
     #[test]
     fn copies_of_intrinsics_are_told_from_other_functions() {
