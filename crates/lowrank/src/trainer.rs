@@ -101,6 +101,9 @@ impl Trainer<'_> {
                 format!("{:?}", base.compute_dtype()),
             ),
         ]);
+        if base.decoder.has_dropout() {
+            identity.insert("dropout_masks".to_owned(), model::DROPOUT_MASKS.to_owned());
+        }
         if let Some(dataset) = self.eval_dataset {
             identity.insert("eval_dataset".to_owned(), dataset.fingerprint.clone());
         }

@@ -59,6 +59,10 @@ pub struct Target {
     pub weight: f32,
 }
 
+/// What decides what dropout drops. Checkpoints of a run that drops anything say it, so that a version that draws other
+/// masks refuses to go on with them: the run would not be the one that never stopped.
+pub const DROPOUT_MASKS: &str = "by seed, step and place in the update, 32 bits a draw";
+
 /// Names an update and where in it a pass begins, so that dropout masks can be drawn again, and are the same
 /// however the update is cut into passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

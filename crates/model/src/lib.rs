@@ -27,7 +27,7 @@ mod slots;
 pub mod spec;
 pub mod tree;
 
-pub use batch::{PassKey, Target, TokenBatch};
+pub use batch::{DROPOUT_MASKS, PassKey, Target, TokenBatch};
 pub use cache::KvCache;
 pub use compute::Compute;
 pub use decoder::Decoder;

@@ -141,7 +141,7 @@ arguments! {
     weight_decay: f64 = 0.0;
     /// Gradients are scaled down to this norm; 0 leaves them alone.
     max_grad_norm: f64 = 1.0;
-    /// Share of the target's probability that is spread over the vocabulary.
+    /// Share of the target's probability that is spread over the vocabulary, in training and in `eval_loss`.
     label_smoothing_factor: f64 = 0.0;
 
     /// When to log: no, steps, epoch.

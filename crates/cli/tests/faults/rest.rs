@@ -395,6 +395,12 @@ fn a_checkpoint_of_another_run_is_refused_with_all_that_differs() {
     );
     is_refused(
         &world,
+        &with("--lora-dropout 0.1", "--lora-dropout 0.0"),
+        &["lora", "dropout_masks"],
+        &mut shape,
+    );
+    is_refused(
+        &world,
         &more("--compute-dtype bf16"),
         &["compute_dtype"],
         &mut shape,
@@ -405,7 +411,7 @@ fn a_checkpoint_of_another_run_is_refused_with_all_that_differs() {
         &["lora", "seed", "weight_decay"],
         &mut shape,
     );
-    finish(31, "checkpoints of another run", &shape, 15);
+    finish(31, "checkpoints of another run", &shape, 16);
     for (flags, name) in [
         ("--seed 7", "seed"),
         ("--lr-scheduler-type cosine", "lr_scheduler_type"),
