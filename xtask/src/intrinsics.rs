@@ -146,14 +146,9 @@ fn is_intrinsic(path: &str) -> bool {
 mod tests {
     use super::{CRATE, Found, is_intrinsic, path};
 
-    /// A function that lacks the instructions of what it calls.
+    /// A function that lacks the instructions of what it calls, and one that has them.
     #[cfg(target_arch = "x86_64")]
-    const LACKING: &str = "use std::arch::x86_64::*;
-        #[inline(never)]
-        pub unsafe fn lacking(x: *mut __m256) { unsafe { *x = _mm256_hadd_ps(*x, *x) } }
-        #[inline(never)]
-        #[target_feature(enable = \"avx\")]
-        pub unsafe fn having(x: *mut __m256) { unsafe { *x = _mm256_hsub_ps(*x, *x) } }";
+    const LACKING: &str = include_str!("intrinsics/lacking.rs.txt");
 
     #[test]
     #[cfg(target_arch = "x86_64")]
