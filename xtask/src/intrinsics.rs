@@ -144,7 +144,7 @@ fn is_intrinsic(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{CRATE, Found, is_intrinsic, path};
+    use super::{is_intrinsic, path};
 
     /// A function that lacks the instructions of what it calls, and one that has them.
     #[cfg(target_arch = "x86_64")]
@@ -153,20 +153,16 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn a_call_that_is_there_is_found_with_its_caller() {
+        use super::{CRATE, Found};
+        use crate::run::{program, run};
+
         let folder = tempfile::tempdir().unwrap();
         let [source, library] = ["lacking.rs", "lacking.rlib"].map(|name| folder.path().join(name));
         std::fs::write(&source, LACKING).unwrap();
-        let mut rustc =
-            std::process::Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
-        rustc.args([
-            "--edition=2024",
-            "--crate-type=rlib",
-            "--crate-name",
-            CRATE,
-            "-O",
-        ]);
-        rustc.args(["-C", "symbol-mangling-version=v0", "-o"]);
-        assert!(rustc.arg(&library).arg(&source).status().unwrap().success());
+        let arguments = ["--edition=2024", "--crate-type=rlib", "--crate-name", CRATE];
+        let mut rustc = program("rustc", &arguments);
+        rustc.args(["-O", "-C", "symbol-mangling-version=v0", "-o"]);
+        run(rustc.arg(&library).arg(&source)).unwrap();
         let found = Found::of(&std::fs::read(&library).unwrap()).unwrap();
         assert!(found.functions >= 2);
         let calls: Vec<_> = found.calls.iter().collect();

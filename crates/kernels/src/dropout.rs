@@ -51,8 +51,7 @@ struct Row {
 
 impl Row {
     /// A bijection of 32 bits (Wellons 2018, `lowbias32`) with a second key between its rounds, without which two rows could
-    /// be permutations of each other. Two columns of a row are dropped together within 1 % of p² of the time (3 million rows,
-    /// p 0.05, 70 distances from 1 to 448).
+    /// be permutations of each other.
     #[inline(always)]
     fn keeps(self, column: u32) -> bool {
         let mut z = column ^ self.low;

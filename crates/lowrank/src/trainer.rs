@@ -64,14 +64,12 @@ impl Trainer<'_> {
             tokenizer: self.processing_class.as_deref(),
         };
         let backend = base.decoder.shared_backend();
-        let counts_first_label = base.decoder.spec().counts_first_label();
         let num_parameters_without_embeddings =
             self.model.plan.tree.num_parameters_without_embeddings();
         let mut learner = DecoderLearner {
             decoder: &mut base.decoder,
             backend,
             files: &files,
-            counts_first_label,
             num_parameters_without_embeddings,
         };
         let run = train::Trainer {

@@ -158,6 +158,31 @@ mod tests {
         assert_eq!((batch.segments[1].start, batch.segments[1].len), (2, 3));
     }
 
+    /// Checkpoints of runs with dropout stand for these masks: whoever changes them changes [`DROPOUT_MASKS`] too.
+    #[test]
+    fn masks_are_those_that_checkpoints_name() {
+        let key = PassKey {
+            seed: 42,
+            step: 3,
+            first_token: 5,
+            first_target: 2,
+        };
+        let drawn = |masks: Masks| {
+            let dropout = masks.dropout(1, 0.5);
+            (0..32).fold(0u32, |bits, column| {
+                bits | u32::from(dropout.keeps(1, column)) << column
+            })
+        };
+        assert_eq!(
+            [drawn(key.tokens()), drawn(key.targets(1))],
+            [3_935_795_897, 1_523_795_110]
+        );
+        assert_eq!(
+            DROPOUT_MASKS,
+            "by seed, step and place in the update, 32 bits a draw"
+        );
+    }
+
     #[test]
     fn positions_go_on_behind_a_shared_prefix() {
         let shared = Segment {

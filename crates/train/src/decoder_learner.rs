@@ -32,8 +32,6 @@ pub struct DecoderLearner<'a, B: Backend> {
     pub backend: Arc<B>,
     /// How it is written.
     pub files: &'a dyn ModelFiles<B>,
-    /// See [`Learner::counts_first_label`].
-    pub counts_first_label: bool,
     /// See [`Learner::num_parameters_without_embeddings`].
     pub num_parameters_without_embeddings: u64,
 }
@@ -80,7 +78,7 @@ impl<B: Backend> Learner for DecoderLearner<'_, B> {
     }
 
     fn counts_first_label(&self) -> bool {
-        self.counts_first_label
+        self.decoder.spec().counts_first_label()
     }
 
     fn num_parameters_without_embeddings(&self) -> u64 {

@@ -113,7 +113,6 @@ impl World {
             decoder: &mut decoder,
             backend,
             files: &files,
-            counts_first_label: false,
             num_parameters_without_embeddings: plan.tree.num_parameters_without_embeddings(),
         };
         let stop = StopFlag::default();

@@ -189,7 +189,6 @@ fn runs_of_the_trainer_are_followed_in_every_entry_of_their_logs() {
             decoder: &mut decoder,
             backend,
             files: &files,
-            counts_first_label: false,
             num_parameters_without_embeddings: num_parameters,
         };
         let trainer = Trainer {
@@ -287,13 +286,13 @@ fn compare_state(checkpoint: &Path) {
 fn twenty_updates_of_every_case_give_the_trainers_log_and_weights() {
     for family in ["bloom", "gpt2", "llama", "mistral", "qwen2"] {
         for name in testkit::cases(family) {
-            twenty_updates(family, &name);
+            twenty_updates(&name);
         }
     }
 }
 
 /// The golden's updates come in its own order, so its rows are laid out in that order.
-fn twenty_updates(family: &str, name: &str) {
+fn twenty_updates(name: &str) {
     let case = golden(name);
     let updates = case.updates();
     let order: Vec<usize> = updates.concat();
@@ -333,7 +332,6 @@ fn twenty_updates(family: &str, name: &str) {
         decoder: &mut decoder,
         backend,
         files: &Deltas,
-        counts_first_label: family == "gpt2",
         num_parameters_without_embeddings: num_parameters,
     };
     let trainer = Trainer {

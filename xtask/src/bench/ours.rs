@@ -94,7 +94,6 @@ pub(crate) fn run(args: &OursArgs) -> Result<()> {
         decoder,
         backend,
         files: &files,
-        counts_first_label: false,
         num_parameters_without_embeddings: plan.tree.num_parameters_without_embeddings(),
     };
     Trainer {

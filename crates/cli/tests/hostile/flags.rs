@@ -67,6 +67,7 @@ const LINES: &[&str] = &[
     "train --model model --output-dir lora",
     "train --model model --dataset rows.jsonl --output-dir=",
     "merge --model model --adapter lora --output=",
+    "merge --model model --adapter lora --output merged --prompt=",
     "generate --model model --prompt hello --max-new-tokens 0",
     "generate --prompt hello",
     "generate --model model",

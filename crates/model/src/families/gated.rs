@@ -28,12 +28,13 @@ const POSITIONS: &[&str] = &["max_position_embeddings", "max_sequence_length"];
 pub(super) fn spec(keys: Keys<'_>, family: &Gated) -> Result<DecoderSpec, ConfigError> {
     let hidden = keys.required_size(&["hidden_size"], MAX_WIDTH)?;
     let (heads, kv_heads, head_dim) = head_sizes(keys, family, hidden)?;
+    let vocab_size = keys.required_size(&["vocab_size"], MAX_WIDTH)?;
     let intermediate = keys.required_size(&["intermediate_size"], MAX_WIDTH)?;
     let mut attention = nodes::contiguous(heads, kv_heads, head_dim);
     attention.sliding_window = family.sliding_window;
     let spec = DecoderSpec {
         model_type: family.model_type.into(),
-        vocab_size: keys.required_size(&["vocab_size"], MAX_WIDTH)?,
+        vocab_size,
         hidden_size: hidden,
         num_hidden_layers: keys.required_size(&["num_hidden_layers"], MAX_LAYERS)?,
         attention,
@@ -49,7 +50,7 @@ pub(super) fn spec(keys: Keys<'_>, family: &Gated) -> Result<DecoderSpec, Config
         intermediate_size: intermediate,
         orient: Orient::OutIn,
         tie_word_embeddings: keys.flag("tie_word_embeddings", false)?,
-        padding_idx: padding_idx(keys)?,
+        padding_idx: padding_idx(keys, vocab_size)?,
         max_positions: keys.size(POSITIONS, MAX_POSITIONS)?,
         names: Names::default(),
     };
@@ -60,8 +61,8 @@ pub(super) fn spec(keys: Keys<'_>, family: &Gated) -> Result<DecoderSpec, Config
 }
 
 /// A negative one counts from the end, as torch has it; `None` where it is no row, which torch refuses.
-fn padding_idx(keys: Keys<'_>) -> Result<Option<u32>, ConfigError> {
-    let vocab_size = keys.required_size(&["vocab_size"], MAX_WIDTH)? as i64;
+fn padding_idx(keys: Keys<'_>, vocab_size: usize) -> Result<Option<u32>, ConfigError> {
+    let vocab_size = vocab_size as i64;
     let given = keys.integer("pad_token_id")?;
     let index = given.map(|index| if index < 0 { index + vocab_size } else { index });
     let row = index.filter(|index| (0..vocab_size).contains(index));

@@ -30,7 +30,6 @@ fn spec(keys: Keys<'_>) -> Result<DecoderSpec, ConfigError> {
         positions: Positions::Learned { rows },
         activation: activation(keys, ACT, "gelu_new")?.0,
         orient: Orient::InOut,
-        padding_idx: None,
         max_positions: Some(rows),
         ..fused::spec(keys, FAMILY.model_type, attention, names(hidden, wide))?
     })

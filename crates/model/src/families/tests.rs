@@ -23,6 +23,11 @@ fn with(mut config: Value, key: &str, value: Value) -> Value {
     config
 }
 
+fn refused(config: Value) -> String {
+    let error = parse(config).expect_err("must be refused");
+    error.to_string()
+}
+
 #[test]
 fn a_negative_padding_index_counts_from_the_end() {
     for (given, want) in [
@@ -36,11 +41,6 @@ fn a_negative_padding_index_counts_from_the_end() {
     }
     let bloom = parse(with(bloom(), "pad_token_id", json!(3))).unwrap();
     assert_eq!(bloom.padding_idx, None, "its embedding has none");
-}
-
-fn refused(config: Value) -> String {
-    let error = parse(config).expect_err("must be refused");
-    error.to_string()
 }
 
 #[test]
