@@ -54,13 +54,16 @@ impl CausalLm {
     pub fn load(folder: impl AsRef<Path>, options: LoadOptions) -> Result<Self> {
         let folder = folder.as_ref();
         let config = HfConfig::open(folder)?;
-        let spec = families::decoder_spec(&config)?;
-        let tree = families::module_tree(&config)?;
+        // A family that is not known is said before its weights are looked at.
+        families::decoder_spec(&config)?;
         let generation = formats::hf_config::GenerationConfig::open(folder, &config)?;
         let weights = WeightStore::open(folder)?;
+        let (config, untied) = model::config_as_stored(config, &weights)?;
+        let spec = families::decoder_spec(&config)?;
+        let tree = families::module_tree(&config)?;
         let best = Cpu::best_compute_dtype();
         let (compute, notice) = options.compute_dtype.settle(&weights, best);
-        let notices = notice.into_iter().chain(families::notices(&config)?);
+        let notices = (untied.into_iter().chain(notice)).chain(families::notices(&config)?);
         let backend = Arc::new(Cpu::new(options.threads, compute, options.isa));
         let decoder = Decoder::load(backend, spec, &weights)?;
         Ok(Self {

@@ -25,6 +25,7 @@ mod rope;
 mod sampler;
 mod slots;
 pub mod spec;
+mod tie;
 pub mod tree;
 
 pub use batch::{DROPOUT_MASKS, PassKey, Target, TokenBatch};
@@ -34,3 +35,4 @@ pub use decoder::Decoder;
 pub use error::ModelError;
 pub use generation_config::GenerationConfig;
 pub use parameter::{LoraInit, Parameter, stored_values};
+pub use tie::{config_as_stored, untied};

@@ -203,8 +203,15 @@ impl PeftError {
         if let Some(layers) = layers {
             parts.push(format!("only these layers were looked at: {layers}"));
         }
-        if !near.is_empty() {
-            parts.push(format!("did you mean {}?", near.join(", ")));
+        let named = near.iter().find(|name| asked.as_slice() == [name.as_str()]);
+        match (named, layers) {
+            (Some(name), None) => parts.push(format!(
+                "a single string is a pattern for whole paths: give [{name:?}], or {:?}",
+                format!(".*{name}")
+            )),
+            (Some(_), Some(_)) => {}
+            (None, _) if near.is_empty() => {}
+            (None, _) => parts.push(format!("did you mean {}?", near.join(", "))),
         }
         if parts.is_empty() {
             parts.push("`inspect --names` lists the modules".into());

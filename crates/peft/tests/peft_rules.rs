@@ -191,9 +191,14 @@ fn no_match_names_what_was_meant() {
     assert_eq!(hint, "did you mean query_key_value?");
     let (_, hint) = bloom_error(&json!({"target_modules": [".*\\.1.*query_key_value"]}));
     assert!(hint.contains("as a single string"), "{hint}");
+    let (_, hint) = bloom_error(&json!({"target_modules": "query_key_value"}));
+    assert!(
+        hint.contains(r#"give ["query_key_value"], or ".*query_key_value""#),
+        "{hint}"
+    );
     let (_, hint) =
         bloom_error(&json!({"target_modules": ["query_key_value"], "layers_to_transform": [40]}));
-    assert!(hint.contains("[40]"), "{hint}");
+    assert_eq!(hint, "only these layers were looked at: [40]");
 }
 
 #[test]

@@ -75,8 +75,11 @@ pub fn merge_folder(
     max_shard_bytes: u64,
 ) -> Result<MergeReport> {
     let config = HfConfig::open(base_dir)?;
-    let (spec, tree) = (decoder_spec(&config)?, module_tree(&config)?);
+    // A family that is not known is said before its weights are looked at.
+    decoder_spec(&config)?;
     let weights = WeightStore::open(base_dir)?;
+    let (config, notice) = model::config_as_stored(config, &weights)?;
+    let (spec, tree) = (decoder_spec(&config)?, module_tree(&config)?);
     let base = BaseModel {
         spec: &spec,
         tree: &tree,
@@ -93,7 +96,9 @@ pub fn merge_folder(
         files_of: base_dir,
         max_shard_bytes,
     };
-    merge.write(folder, output)
+    let mut report = merge.write(folder, output)?;
+    report.notices.extend(notice);
+    Ok(report)
 }
 
 /// Writes a plain model as a folder, which must not exist: `save_pretrained` of a model without an adapter.
@@ -372,13 +377,11 @@ fn not_finite(error: PeftError) -> PeftError {
 
 /// The config of a merged model: with `tie_word_embeddings: false` where its head came apart.
 pub fn merged_config(config: &HfConfig, untied: bool) -> HfConfig {
-    let mut config = config.clone();
     if untied {
-        config
-            .raw
-            .insert("tie_word_embeddings".into(), false.into());
+        model::untied(config)
+    } else {
+        config.clone()
     }
-    config
 }
 
 fn copy_files(base_dir: &Path, staged: &mut StagedFolder) -> Result<()> {
