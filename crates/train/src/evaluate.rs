@@ -14,7 +14,8 @@ use crate::trainer::{Session, Trainer};
 impl<L: Learner> Session<'_, L> {
     /// The evaluation due after an update, with what follows from it.
     pub(crate) fn evaluate_here(&mut self) -> Result<(), TrainError> {
-        self.state.resume.evaluation_pending = true;
+        // Without a set, as where a resumed run left it out, none would ever be done, and no checkpoint saved.
+        self.state.resume.evaluation_pending = self.run.eval_examples.is_some();
         let Some(loss) = self.evaluate()? else {
             return Ok(());
         };
@@ -26,7 +27,7 @@ impl<L: Learner> Session<'_, L> {
         Ok(())
     }
 
-    /// `None` where it was interrupted.
+    /// `None` where it was interrupted, or there is no set.
     pub(crate) fn evaluate(&mut self) -> Result<Option<f64>, TrainError> {
         let Some(examples) = self.run.eval_examples else {
             return Ok(None);
@@ -40,7 +41,12 @@ impl<L: Learner> Session<'_, L> {
             ..
         } = &mut self.run;
         let max_tokens = arguments.max_tokens_per_pass;
-        let evaluated = eval_loss(&**learner, examples, batch_size, max_tokens, |done| {
+        let batches = Batches {
+            size: batch_size,
+            drop_last: arguments.dataloader_drop_last,
+            max_tokens,
+        };
+        let evaluated = eval_loss(&**learner, examples, batches, |done| {
             observer.on(Event::Evaluating { done, total });
             stop.requested().is_none()
         })?;
@@ -48,7 +54,7 @@ impl<L: Learner> Session<'_, L> {
             return Ok(None);
         };
         let (loss, runtime) = (loss.unwrap_or(f64::NAN), began.elapsed().as_secs_f64());
-        let batches = total.div_ceil(batch_size) as f64;
+        let steps = total.div_ceil(batch_size) as f64;
         self.log(entry([
             ("eval_loss", loss),
             ("eval_runtime", rounded(runtime, 4)),
@@ -56,10 +62,19 @@ impl<L: Learner> Session<'_, L> {
                 "eval_samples_per_second",
                 rounded(total as f64 / runtime, 3),
             ),
-            ("eval_steps_per_second", rounded(batches / runtime, 3)),
+            ("eval_steps_per_second", rounded(steps / runtime, 3)),
         ]));
         Ok(Some(loss))
     }
+}
+
+/// How an evaluation set is cut.
+#[derive(Clone, Copy)]
+struct Batches {
+    size: usize,
+    /// A last batch that is short is left out, as the Trainer's loaders do, this one too.
+    drop_last: bool,
+    max_tokens: usize,
 }
 
 /// `eval_loss` as the Trainer defines it: the token mean of each batch, then the mean of those over
@@ -74,20 +89,25 @@ impl<L: Learner> Session<'_, L> {
 fn eval_loss<L: Learner>(
     learner: &L,
     examples: &dyn Examples,
-    batch_size: usize,
-    max_tokens: usize,
+    batches: Batches,
     mut going: impl FnMut(usize) -> bool,
 ) -> Result<Option<Option<f64>>, TrainError> {
     let (mut sum, mut rows_counted) = (0.0, 0usize);
-    for first in (0..examples.len()).step_by(batch_size) {
+    let len = examples.len();
+    let len = if batches.drop_last {
+        len - len % batches.size
+    } else {
+        len
+    };
+    for first in (0..len).step_by(batches.size) {
         if !going(first) {
             return Ok(None);
         }
-        let end = (first + batch_size).min(examples.len());
+        let end = (first + batches.size).min(len);
         let rows: Vec<Row> = (first..end)
             .map(|index| examples.example(index))
             .collect::<Result<_, _>>()?;
-        let mean = batch_loss(learner, rows, max_tokens)?;
+        let mean = batch_loss(learner, rows, batches.max_tokens)?;
         if let Some(mean) = mean.filter(|mean| mean.is_finite()) {
             sum += mean * (end - first) as f64;
             rows_counted += end - first;
