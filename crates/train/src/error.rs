@@ -68,11 +68,17 @@ pub enum TrainError {
         /// The parameters whose gradients are not finite.
         parameters: Vec<String>,
     },
-    /// A new run in a folder that has checkpoints.
-    #[error("output folder has the checkpoints of another run: `{}`", .folder.display())]
+    /// A new run in a folder that has another's checkpoints or results.
+    #[error("output folder has the results of another run: `{}`", .folder.display())]
     OutputInUse {
         /// The folder.
         folder: PathBuf,
+    },
+    /// An evaluation of rows in which nothing is to be said.
+    #[error("none of {rows} rows has a token of a response, so there is no loss")]
+    NothingLabelled {
+        /// How many were looked at.
+        rows: usize,
     },
     /// A checkpoint of a run with other settings or data.
     #[error(
@@ -261,13 +267,14 @@ impl TrainError {
             Self::GradientNotFinite { .. } => {
                 Some("lower the learning rate; resume from the last checkpoint, which is untouched")
             }
-            Self::OutputInUse { .. } => {
-                Some("set resume_from_checkpoint to latest, or take another output_dir")
-            }
+            Self::OutputInUse { .. } => Some(
+                "take another output_dir, or, to go on from its checkpoints, set resume_from_checkpoint to latest",
+            ),
             Self::Changed { .. } => Some(
                 "put things back, or name what may differ in resume_with_changed, or start anew in another output_dir",
             ),
             Self::NotChanged { .. } => Some("leave it out"),
+            Self::NothingLabelled { .. } => Some("look at the template and raise max_length"),
             Self::ModelOnly { .. } => Some(
                 "start anew from its adapter, or resume from a checkpoint saved without save_only_model",
             ),

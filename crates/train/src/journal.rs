@@ -19,6 +19,8 @@ pub(crate) struct Journal {
     metrics: PathBuf,
     plot: PathBuf,
     log: Option<AppendLog>,
+    /// Length of the log that an earlier call left.
+    earlier_bytes: u64,
     warned: bool,
     lost: u64,
 }
@@ -30,6 +32,7 @@ impl Journal {
             metrics: folder.join(METRICS),
             plot: folder.join("loss.svg"),
             log: None,
+            earlier_bytes: 0,
             warned: false,
             lost: 0,
         }
@@ -37,6 +40,7 @@ impl Journal {
 
     /// Opens the log and goes back to `size_bytes` of it.
     pub(crate) fn open(&mut self, size_bytes: u64, observer: &mut dyn Observer) {
+        self.earlier_bytes = size_bytes;
         let opened = AppendLog::on(&self.disk, &self.metrics);
         match opened.and_then(|mut log| log.rewind(size_bytes).map(|()| log)) {
             Ok(log) => self.log = Some(log),
@@ -60,7 +64,8 @@ impl Journal {
     /// Makes the log so far survive a power cut, and says how long it is.
     pub(crate) fn sync(&mut self, observer: &mut dyn Observer) -> u64 {
         let Some(log) = &mut self.log else {
-            return 0;
+            // A later call that can open it must not cut what it finds.
+            return self.earlier_bytes;
         };
         let (done, size_bytes) = (log.sync(), log.size_bytes());
         if let Err(error) = done {

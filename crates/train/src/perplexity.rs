@@ -37,7 +37,7 @@ pub struct RowLoss {
 /// Runs every row through the decoder; `progress` hears of (done, total).
 ///
 /// # Errors
-/// A row that cannot be read or does not fit the model.
+/// A row that cannot be read or does not fit the model; [`TrainError::NothingLabelled`].
 pub fn evaluate<B: Backend>(
     decoder: &Decoder<B>,
     examples: &dyn Examples,
@@ -51,7 +51,7 @@ pub fn evaluate<B: Backend>(
         sums.add(&row, &decoder.losses(&batch, 0.0)?);
         progress(index + 1, total);
     }
-    Ok(sums.evaluation())
+    sums.evaluation()
 }
 
 /// Of the rows so far.
@@ -76,20 +76,42 @@ impl Sums {
         self.tokens += tokens;
     }
 
-    fn evaluation(self) -> Evaluation {
-        let loss = self.losses / self.tokens.max(1) as f64;
-        Evaluation {
+    fn evaluation(self) -> Result<Evaluation, TrainError> {
+        if self.tokens == 0 {
+            let rows = self.rows.len();
+            return Err(TrainError::NothingLabelled { rows });
+        }
+        let loss = self.losses / self.tokens as f64;
+        Ok(Evaluation {
             loss,
             perplexity: loss.exp(),
             tokens: self.tokens,
             rows: self.rows,
-        }
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_with_nothing_to_say_have_no_perplexity() {
+        let mut sums = Sums::default();
+        for index in 0..2 {
+            let row = Row {
+                index,
+                input_ids: vec![1, 2],
+                labels: vec![-100, -100],
+            };
+            sums.add(&row, &[]);
+        }
+        let error = sums.evaluation().unwrap_err();
+        assert!(
+            error.to_string().starts_with("none of 2 rows has"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn every_token_weighs_the_same_whichever_row_it_is_of() {
@@ -102,7 +124,7 @@ mod tests {
             };
             sums.add(&row, losses);
         }
-        let found = sums.evaluation();
+        let found = sums.evaluation().unwrap();
         assert_eq!((found.loss, found.perplexity), (1.25, 1.25f64.exp()));
         assert_eq!(found.tokens, 4);
         let rows: Vec<_> = found

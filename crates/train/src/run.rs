@@ -88,7 +88,7 @@ impl<L: Learner> Session<'_, L> {
         self.run.observer.on(Event::Notice(&text));
         Update {
             loss: 0.0,
-            grad_norm: 0.0,
+            grad_norm: f64::NAN,
             learning_rate: plan.schedule.learning_rate(done),
             input_tokens: 0,
             flos: 0.0,

@@ -127,16 +127,21 @@ impl RunState {
     }
 
     /// The training entry due now: the mean of the losses since the last one, the gradient's norm and
-    /// the learning rate of the last update.
+    /// the learning rate of the last update. Without a loss where every update since was left out, without a norm where
+    /// the last was.
     pub(crate) fn training_entry(&mut self, update: &Update) -> LogEntry {
         let resume = &mut self.resume;
-        let loss = resume.loss_since_log / resume.steps_since_log.max(1) as f64;
+        let (losses, steps) = (resume.loss_since_log, resume.steps_since_log);
         (resume.loss_since_log, resume.steps_since_log) = (0.0, 0);
-        entry([
-            ("loss", loss),
-            ("grad_norm", update.grad_norm),
-            ("learning_rate", update.learning_rate),
-        ])
+        let mut entry = LogEntry::new();
+        if steps > 0 {
+            entry.insert("loss", losses / steps as f64);
+        }
+        if update.grad_norm.is_finite() {
+            entry.insert("grad_norm", update.grad_norm);
+        }
+        entry.insert("learning_rate", update.learning_rate);
+        entry
     }
 
     /// Adds epoch and step to an entry, as the Trainer's `log`, and keeps it.

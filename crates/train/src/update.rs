@@ -14,7 +14,7 @@ use crate::plan::Plan;
 pub(crate) struct Update {
     /// Mean loss over what was learnt; 0 where nothing was.
     pub(crate) loss: f64,
-    /// Norm of the gradient before clipping.
+    /// Norm of the gradient before clipping; NaN of an update that was left out.
     pub(crate) grad_norm: f64,
     /// As the optimizer used it.
     pub(crate) learning_rate: f64,

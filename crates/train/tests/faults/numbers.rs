@@ -157,6 +157,25 @@ fn updates_that_are_not_finite_are_left_out_counted_and_end_the_run_in_a_row() {
 }
 
 #[test]
+fn an_update_that_is_left_out_has_no_loss_in_the_log() {
+    let more = json!({"max_skipped_updates": 2, "logging_steps": 2});
+    // Of entry 1 the last update, of entry 3 both.
+    let (_, ran) = poisoned(&[1, 4, 5], POISON, more).fresh();
+    ran.result.unwrap();
+    let has = |entry: &Value| ["loss", "grad_norm"].map(|name| entry[name].is_number());
+    let logs = &ran.notes.logs;
+    assert_eq!(
+        logs[..4].iter().map(has).collect::<Vec<_>>(),
+        [[true, false], [true, true], [false, false], [true, true],]
+    );
+    assert!(
+        logs[..4]
+            .iter()
+            .all(|entry| entry["learning_rate"].is_number())
+    );
+}
+
+#[test]
 fn an_update_of_masked_rows_drifts_nowhere_at_any_step() {
     let mut tally = Tally::new();
     for at in 0..10 {

@@ -1,8 +1,10 @@
 //! A run that was stopped and goes on leaves what a run that never stopped leaves.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use durable::faults::SimFs;
+use durable::Disk;
+use durable::faults::{Failure, FaultyFs, Op, Plan as Fault, SimFs};
 use lowrank_train::{Ending, TrainError};
 use serde_json::{Value, json};
 
@@ -153,6 +155,58 @@ fn a_run_stopped_inside_an_evaluation_makes_it_up() {
     }
 }
 
+/// What it was stopped in is never made up then, and must not keep checkpoints from being saved.
+#[test]
+fn a_run_stopped_inside_an_evaluation_goes_on_without_any() {
+    let mut setup = evaluating(json!({"load_best_model_at_end": false}));
+    let sim = SimFs::new();
+    let notes = Notes {
+        stop_in_evaluation: Some(1),
+        ..Notes::default()
+    };
+    setup.run(&disk(&sim), json!({}), notes).result.unwrap();
+    let arguments = setup.arguments.as_object_mut().unwrap();
+    arguments.insert("eval_strategy".into(), "no".into());
+    arguments.remove("eval_steps");
+    arguments.insert("resume_from_checkpoint".into(), "latest".into());
+    let changed = "eval_strategy,eval_steps";
+    arguments.insert("resume_with_changed".into(), changed.into());
+    setup.eval = None;
+    let resumed = setup.run(&disk(&sim), json!({}), Notes::default());
+    assert_eq!(resumed.result.unwrap().global_step, 12);
+    let want = [
+        "checkpoint-12",
+        "checkpoint-3",
+        "checkpoint-6",
+        "checkpoint-9",
+    ];
+    assert_eq!(checkpoints(&sim), want);
+}
+
+#[test]
+fn a_log_that_could_not_be_opened_once_is_not_cut_later() {
+    let setup = Setup::new(json!({"max_steps": 9, "logging_steps": 1}));
+    let sim = SimFs::new();
+    setup
+        .run(&disk(&sim), json!({}), stop_after(3))
+        .result
+        .unwrap();
+    let before = file(&sim, "metrics.jsonl");
+    let unopened = Fault::fail(0, Failure::Io)
+        .only(&[Op::OpenAppend])
+        .forever();
+    let faulty = Disk::with(Arc::new(FaultyFs::on_sim(&sim, unopened)));
+    let latest = json!({"resume_from_checkpoint": "latest"});
+    let blind = setup.run(&faulty, latest, stop_after(6)).result.unwrap();
+    assert_eq!((blind.global_step, blind.lost_log_lines), (6, 3));
+    setup.resume(&sim).result.unwrap();
+    let after = file(&sim, "metrics.jsonl");
+    assert!(after.starts_with(&before), "earlier lines are gone");
+    let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
+    // Three updates and the summary.
+    assert_eq!(lines(&after), lines(&before) + 4);
+}
+
 #[test]
 fn early_stopping_goes_on_counting() {
     // A rate at which the loss climbs after its first fall.
@@ -294,4 +348,19 @@ fn resuming_from_nothing_is_an_error_and_a_used_folder_is_not_overwritten() {
     let finished = setup.resume(&sim);
     assert_eq!(finished.result.unwrap().global_step, 3);
     assert!(finished.notes.updates.is_empty());
+}
+
+#[test]
+fn results_without_a_checkpoint_are_not_overwritten_either() {
+    let setup = Setup::new(json!({"max_steps": 3, "save_strategy": "no", "logging_steps": 1}));
+    let (sim, ran) = setup.fresh();
+    ran.result.unwrap();
+    assert!(checkpoints(&sim).is_empty());
+    let before = sim.files();
+    let again = setup.run(&disk(&sim), json!({}), Notes::default());
+    let Err(error @ TrainError::OutputInUse { .. }) = again.result else {
+        panic!("{:?}", again.result)
+    };
+    assert!(error.hint().unwrap().contains("another output_dir"));
+    assert_eq!(sim.files(), before);
 }
