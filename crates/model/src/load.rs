@@ -167,9 +167,9 @@ impl<'a, B: Backend> Loader<'a, B> {
     }
 
     fn vector(&mut self, name: &str, len: usize) -> VectorSlot<B> {
-        let values = self
-            .stored(name, &[len])
-            .map_or_else(|| vec![0.0; len], |stored| stored_values(&stored));
+        // Nothing for one that is missing: its length is only what the config claims.
+        let stored = self.stored(name, &[len]);
+        let values = stored.map_or_else(Vec::new, |stored| stored_values(&stored));
         VectorSlot::Frozen(self.backend.upload(&values))
     }
 

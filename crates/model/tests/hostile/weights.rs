@@ -129,6 +129,11 @@ fn tensors(family: &str) -> Vec<StoredTensor> {
 }
 
 fn load(family: &str, tensors: &[StoredTensor], folder: &Path) -> Result<(), String> {
+    let config = HfConfig::open(&testkit::goldens().join(family).join("model")).expect("a golden");
+    load_as(&config, tensors, folder)
+}
+
+fn load_as(config: &HfConfig, tensors: &[StoredTensor], folder: &Path) -> Result<(), String> {
     let views = tensors
         .iter()
         .map(|t| TensorToWrite::bytes(&t.name, t.dtype, &t.shape, &t.bytes));
@@ -136,8 +141,7 @@ fn load(family: &str, tensors: &[StoredTensor], folder: &Path) -> Result<(), Str
     write(&mut file, views.collect(), &[]).expect("written");
     std::fs::write(folder.join("model.safetensors"), file)
         .expect("a temporary folder can be written");
-    let config = HfConfig::open(&testkit::goldens().join(family).join("model")).expect("a golden");
-    let spec = decoder_spec(&config).expect("a golden");
+    let spec = decoder_spec(config).expect("sizes within the caps");
     let store = WeightStore::open(folder).map_err(|e| told(&e, e.hint(), folder))?;
     let backend = Arc::new(Reference::new(ComputeDtype::F32));
     let loaded = Decoder::load(backend, spec, &store);
@@ -175,4 +179,20 @@ fn row_47_weights_that_are_not_the_configs_are_refused_with_all_that_is_wrong() 
         "{said}"
     );
     insta::assert_snapshot!(said);
+}
+
+/// What a config claims of vectors that are not there is not reserved.
+#[test]
+fn row_47_a_config_of_a_large_model_over_no_weights_takes_no_memory() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let golden = testkit::goldens().join("bloom/model");
+    let mut config = HfConfig::open(&golden).expect("a golden");
+    for (key, value) in [("hidden_size", 1 << 20), ("n_head", 16), ("n_layer", 8)] {
+        config.raw.insert(key.into(), value.into());
+    }
+    let mut row = Hostile::new("row 47, no weights");
+    row.refused("eight blocks of 2^20", 1000, || {
+        load_as(&config, &[], folder.path())
+    });
+    row.finish(1);
 }
