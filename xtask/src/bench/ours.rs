@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use durable::Disk;
 use engine::cpu::Cpu;
+use formats::adapter_config::OneOrMany;
 use formats::hf_config::HfConfig;
 use formats::weights::WeightStore;
 use model::{Decoder, families};
@@ -45,6 +46,12 @@ pub(crate) struct OursArgs {
     /// Worker threads.
     #[arg(long)]
     threads: Option<usize>,
+    /// A delta on every linear layer instead of PEFT's default targets.
+    #[arg(long)]
+    all_linear: bool,
+    /// Rank of the deltas.
+    #[arg(long, default_value_t = 8)]
+    rank: u32,
     /// One of TrainingArguments, as `name=value`; repeat for several.
     #[arg(long = "argument", value_name = "NAME=VALUE")]
     arguments: Vec<String>,
@@ -64,7 +71,14 @@ pub(crate) fn run(args: &OursArgs) -> Result<()> {
     let weights = WeightStore::open(&args.model)?;
     let backend = Arc::new(Cpu::new(args.threads, args.dtype.for_engine(), None));
     let mut decoder = Decoder::load(Arc::clone(&backend), spec, &weights)?;
-    let plan = peft::get_peft_model(&mut decoder, &tree, &LoraConfig::default(), 42)?;
+    let lora = LoraConfig {
+        r: args.rank,
+        target_modules: args
+            .all_linear
+            .then(|| OneOrMany::One("all-linear".to_owned())),
+        ..LoraConfig::default()
+    };
+    let plan = peft::get_peft_model(&mut decoder, &tree, &lora, 42)?;
     let place = tempfile::tempdir()?;
     let steps = args.warmup + args.updates;
     let out = place.path().join("out");
