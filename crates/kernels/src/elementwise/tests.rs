@@ -64,3 +64,12 @@ fn gathered_rows_are_those_asked_for() {
         assert_eq!(y, want);
     }
 }
+
+#[test]
+fn every_element_is_filled() {
+    for context in contexts() {
+        let mut x = vec![1.0; 333];
+        fill(&context, &mut x, -2.5);
+        assert!(x.iter().all(|x| *x == -2.5), "{x:?}");
+    }
+}

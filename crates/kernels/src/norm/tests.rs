@@ -83,20 +83,70 @@ proptest! {
             let got = run(&Context::new(Some(3), Some(isa)), norm, &x, &dy, cols);
             prop_assert_eq!(bits(&got), bits(&want), "{:?}", isa);
         }
+        let mut sums = vec![(0.0, 0.0, 0.0); cols];
         for r in 0..rows {
-            let row: Vec<f64> = x[r * cols..][..cols].iter().map(|x| f64::from(*x)).collect();
-            let size = cols as f64;
-            let mean = if centred { row.iter().sum::<f64>() / size } else { 0.0 };
-            let variance = row.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / size;
-            let rstd = 1.0 / (variance + f64::from(1e-5f32)).sqrt();
-            prop_assert!((f64::from(want.stats[2 * r]) - mean).abs() <= 1e-5);
-            for (c, x) in row.iter().enumerate() {
-                let y = (x - mean) * rstd * f64::from(0.5 + (c as f32).sin()) + f64::from((c as f32).cos());
-                // The mean's rounding, at size 23, spread by rstd.
-                let bound = 2e-6 * (1.0 + 4.0 * rstd);
-                prop_assert!((f64::from(want.y[r * cols + c]) - y).abs() <= bound, "{r} {c}");
+            let row = |values: &[f32]| -> Vec<f64> { values[r * cols..][..cols].iter().map(|x| f64::from(*x)).collect() };
+            let truth = truth(norm, &row(&x), &row(&dy));
+            let rstd = truth.rstd;
+            prop_assert!((f64::from(want.stats[2 * r]) - truth.mean).abs() <= 1e-5);
+            // The mean's rounding, at size 23, spread by rstd.
+            let bound = 2e-6 * (1.0 + 4.0 * rstd);
+            for c in 0..cols {
+                prop_assert!((f64::from(want.y[r * cols + c]) - truth.y[c]).abs() <= bound, "y {r} {c}");
+                let dx = f64::from(want.dx[r * cols + c]);
+                prop_assert!((dx - 0.5 - truth.dx[c]).abs() <= 1e-6 + 8.0 * bound * rstd, "dx {r} {c}");
+                sums[c].0 += truth.normed[c] * f64::from(dy[r * cols + c]);
+                sums[c].1 += f64::from(dy[r * cols + c]);
+                sums[c].2 += bound;
             }
         }
+        for (c, (dweight, dbias, bound)) in sums.into_iter().enumerate() {
+            prop_assert!((f64::from(want.dweight[c]) - dweight).abs() <= bound, "dweight {c}");
+            prop_assert!((f64::from(want.dbias[c]) - dbias).abs() <= bound, "dbias {c}");
+        }
+    }
+}
+
+/// One row in f64.
+struct Truth {
+    mean: f64,
+    rstd: f64,
+    normed: Vec<f64>,
+    y: Vec<f64>,
+    dx: Vec<f64>,
+}
+
+fn truth(norm: Norm, x: &[f64], dy: &[f64]) -> Truth {
+    let size = x.len() as f64;
+    let mean_of = |values: &dyn Fn(usize) -> f64| (0..x.len()).map(values).sum::<f64>() / size;
+    let mean = if norm.centred {
+        mean_of(&|c| x[c])
+    } else {
+        0.0
+    };
+    let variance = mean_of(&|c| (x[c] - mean) * (x[c] - mean));
+    let rstd = 1.0 / (variance + f64::from(norm.eps)).sqrt();
+    let normed: Vec<f64> = x.iter().map(|x| (x - mean) * rstd).collect();
+    let weight = |c: usize| f64::from(0.5 + (c as f32).sin());
+    let gradient = |c: usize| dy[c] * weight(c);
+    let along_mean = if norm.centred {
+        mean_of(&gradient)
+    } else {
+        0.0
+    };
+    let along_normed = mean_of(&|c| gradient(c) * normed[c]);
+    let each = 0..x.len();
+    Truth {
+        y: each
+            .clone()
+            .map(|c| normed[c] * weight(c) + f64::from((c as f32).cos()))
+            .collect(),
+        dx: each
+            .map(|c| rstd * (gradient(c) - along_mean - normed[c] * along_normed))
+            .collect(),
+        mean,
+        rstd,
+        normed,
     }
 }
 
