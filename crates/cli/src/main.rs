@@ -88,7 +88,8 @@ fn tell(error: &anyhow::Error) -> ExitCode {
     if let Some(hint) = error.chain().find_map(lowrank::hint) {
         say(&format!("mend: {hint}"));
     }
-    let misused = error.chain().any(|cause| cause.is::<Misuse>());
+    // As a context it is no link of the chain.
+    let misused = error.is::<Misuse>() || error.chain().any(|cause| cause.is::<Misuse>());
     ExitCode::from(if misused { 2 } else { 1 })
 }
 

@@ -11,3 +11,9 @@ impl std::fmt::Display for Misuse {
 }
 
 impl std::error::Error for Misuse {}
+
+/// An error that is the user's to mend before anything is begun: its own text and hint.
+pub(crate) fn misused(error: impl std::error::Error + Send + Sync + 'static) -> anyhow::Error {
+    let text = error.to_string();
+    anyhow::Error::new(error).context(Misuse(text))
+}

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use lowrank::{LoraConfig, Plan, TrainError, TrainingArguments, nearest_name};
+use lowrank::{LoraConfig, Plan, TrainingArguments, nearest_name};
 use serde_json::{Map, Value};
 
-use crate::misuse::Misuse;
+use crate::misuse::{Misuse, misused};
 
 /// More than any data set has: with these, only the settings themselves can be wrong.
 const MANY_ROWS: usize = 1 << 30;
@@ -96,8 +96,8 @@ impl RunFile {
         let mut map = self.lora.clone();
         map.entry("peft_type").or_insert_with(|| "LORA".into());
         map.entry("task_type").or_insert_with(|| "CAUSAL_LM".into());
-        let config = LoraConfig::parse(&serde_json::to_vec(&map)?, Path::new("lora"))
-            .map_err(|error| Misuse(error.to_string()))?;
+        let config =
+            LoraConfig::parse(&serde_json::to_vec(&map)?, Path::new("lora")).map_err(misused)?;
         if let Some(unknown) = config.extra.keys().next() {
             let near = nearest_name(unknown, crate::flags::lora_names());
             let near = near.map_or(String::new(), |near| format!(", did you mean `{near}`?"));
@@ -109,10 +109,9 @@ impl RunFile {
     /// `TrainingArguments` with the Trainer's defaults where nothing was said.
     /// What no number of rows could make right is misuse, and told before anything is loaded.
     pub(crate) fn training_arguments(&self) -> Result<TrainingArguments> {
-        let misuse = |error: TrainError| Misuse(error.to_string());
-        let arguments = TrainingArguments::from_map(&self.train).map_err(misuse)?;
+        let arguments = TrainingArguments::from_map(&self.train).map_err(misused)?;
         let eval_rows = self.eval_dataset.as_ref().map(|_| MANY_ROWS);
-        Plan::new(&arguments, MANY_ROWS, eval_rows).map_err(misuse)?;
+        Plan::new(&arguments, MANY_ROWS, eval_rows).map_err(misused)?;
         Ok(arguments)
     }
 }

@@ -61,7 +61,7 @@ pub struct Target {
 
 /// What decides what dropout drops. Checkpoints of a run that drops anything say it, so that a version that draws other
 /// masks refuses to go on with them: the run would not be the one that never stopped.
-pub const DROPOUT_MASKS: &str = "by seed, step and place in the update, 32 bits a draw";
+pub const DROPOUT_MASKS: &str = "by seed, step and place in the update, 24 of 32 mixed bits a draw";
 
 /// Names an update and where in it a pass begins, so that dropout masks can be drawn again, and are the same
 /// however the update is cut into passes.
@@ -179,7 +179,7 @@ mod tests {
         );
         assert_eq!(
             DROPOUT_MASKS,
-            "by seed, step and place in the update, 32 bits a draw"
+            "by seed, step and place in the update, 24 of 32 mixed bits a draw"
         );
     }
 

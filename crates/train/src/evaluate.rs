@@ -45,6 +45,7 @@ impl<L: Learner> Session<'_, L> {
             size: batch_size,
             drop_last: arguments.dataloader_drop_last,
             max_tokens,
+            normalization: arguments.loss_normalization,
         };
         let evaluated = eval_loss(&**learner, examples, batches, |done| {
             observer.on(Event::Evaluating { done, total });
@@ -75,6 +76,7 @@ struct Batches {
     /// A last batch that is short is left out, as the Trainer's loaders do, this one too.
     drop_last: bool,
     max_tokens: usize,
+    normalization: LossNormalization,
 }
 
 /// `eval_loss` as the Trainer defines it: the token mean of each batch, then the mean of those over
@@ -107,7 +109,7 @@ fn eval_loss<L: Learner>(
         let rows: Vec<Row> = (first..end)
             .map(|index| examples.example(index))
             .collect::<Result<_, _>>()?;
-        let mean = batch_loss(learner, rows, batches.max_tokens)?;
+        let mean = batch_loss(learner, rows, batches)?;
         if let Some(mean) = mean.filter(|mean| mean.is_finite()) {
             sum += mean * (end - first) as f64;
             rows_counted += end - first;
@@ -119,11 +121,11 @@ fn eval_loss<L: Learner>(
 fn batch_loss<L: Learner>(
     learner: &L,
     rows: Vec<Row>,
-    max_tokens: usize,
+    batches: Batches,
 ) -> Result<Option<f64>, TrainError> {
     let packing = Packing {
-        normalization: LossNormalization::Tokens,
-        max_tokens,
+        normalization: batches.normalization,
+        max_tokens: batches.max_tokens,
         counts_first: learner.counts_first_label(),
         shares_prefixes: learner.shares_prefixes(false),
     };
