@@ -10,6 +10,7 @@ mod arrow_stream;
 #[cfg(test)]
 mod arrow_tests;
 mod csv_file;
+mod dictionaries;
 mod error;
 mod folder;
 pub mod fuzzing;

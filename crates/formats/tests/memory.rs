@@ -10,11 +10,17 @@
 use std::path::Path;
 
 use durable::Mapped;
+use lowrank_formats::Rows;
 use lowrank_formats::adapter_config::AdapterConfig;
 use lowrank_formats::hf_config::HfConfig;
 use lowrank_formats::safetensors::Header;
 use lowrank_formats::torch_bin::TorchFile;
 use lowrank_formats::trainer_state::TrainerState;
+
+#[path = "support/arrow_messages.rs"]
+mod arrow_messages;
+#[path = "support/many_rows.rs"]
+mod many_rows;
 
 /// A line of `/proc/self/status`, in bytes.
 fn status(key: &str) -> Option<usize> {
@@ -41,22 +47,23 @@ fn child(case: &str) {
     let index: usize = index.parse().expect("an index");
     let before = status("VmRSS").expect("the parent could ask");
     let (_, read) = KINDS[index];
-    read(durable::read_capped(path, 1 << 30).expect("the parent wrote it"));
+    read(Path::new(path));
     let peak = status("VmHWM").expect("the parent could ask");
     println!("used={}", peak.saturating_sub(before));
 }
 
 /// Bytes that a child took to read `bytes`.
 fn used(kind: usize, bytes: &[u8]) -> usize {
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(file.path(), bytes).expect("written");
+    let folder = tempfile::TempDir::new().expect("a temporary folder");
+    let file = folder.path().join("case").with_extension(KINDS[kind].0);
+    std::fs::write(&file, bytes).expect("written");
     let mut command = std::process::Command::new(std::env::current_exe().expect("this program"));
     command.args([
         "--exact",
         "no_file_costs_more_than_twice_its_size_and_64_mib",
         "--nocapture",
     ]);
-    command.env(CASE, format!("{kind} {}", file.path().display()));
+    command.env(CASE, format!("{kind} {}", file.display()));
     let output = command.output().expect("this program runs");
     let text = String::from_utf8_lossy(&output.stdout);
     let used = text
@@ -110,7 +117,7 @@ fn zip_of(pickle: &[u8]) -> Vec<u8> {
     file
 }
 
-type Read = fn(Vec<u8>);
+type Read = fn(&Path);
 
 const CONFIG: usize = 0;
 const ADAPTER: usize = 1;
@@ -118,40 +125,51 @@ const SAFETENSORS: usize = 2;
 const TORCH: usize = 3;
 const STATE: usize = 4;
 const INDEX: usize = 5;
-const KINDS: [(&str, Read); 6] = [
+const ARROW: usize = 6;
+/// What the file's name ends in, and its reader.
+const KINDS: [(&str, Read); 7] = [
     ("config", read_config),
     ("adapter", read_adapter),
     ("safetensors", read_safetensors),
     ("torch", read_torch),
     ("state", read_state),
     ("index", read_index),
+    ("arrow", read_rows),
 ];
 
-fn read_config(bytes: Vec<u8>) {
-    drop(HfConfig::parse(&bytes, Path::new("config.json")));
+fn bytes_of(path: &Path) -> Vec<u8> {
+    durable::read_capped(path, 1 << 30).expect("the parent wrote it")
 }
 
-fn read_adapter(bytes: Vec<u8>) {
-    drop(AdapterConfig::parse(
-        &bytes,
-        Path::new("adapter_config.json"),
-    ));
+fn read_config(path: &Path) {
+    drop(HfConfig::open_file(path));
 }
 
-fn read_safetensors(bytes: Vec<u8>) {
-    drop(Header::parse(&bytes));
+fn read_adapter(path: &Path) {
+    drop(AdapterConfig::parse(&bytes_of(path), path));
 }
 
-fn read_torch(bytes: Vec<u8>) {
-    drop(TorchFile::parse(&Mapped::from_vec(bytes)));
+fn read_safetensors(path: &Path) {
+    drop(Header::parse(&bytes_of(path)));
 }
 
-fn read_state(bytes: Vec<u8>) {
-    drop(TrainerState::parse(&bytes, Path::new("trainer_state.json")));
+fn read_torch(path: &Path) {
+    drop(TorchFile::parse(&Mapped::from_vec(bytes_of(path))));
 }
 
-fn read_index(bytes: Vec<u8>) {
-    lowrank_formats::fuzzing::fuzz_shard_index(&bytes);
+fn read_state(path: &Path) {
+    drop(TrainerState::parse(&bytes_of(path), path));
+}
+
+fn read_index(path: &Path) {
+    lowrank_formats::fuzzing::fuzz_shard_index(&bytes_of(path));
+}
+
+/// The last row too, since a row costs what its values cost.
+fn read_rows(path: &Path) {
+    if let Ok(rows) = Rows::open(path, None) {
+        drop(rows.row(rows.len().saturating_sub(1)));
+    }
 }
 
 /// Name, reader and file. Built one at a time: together they are large.
@@ -277,6 +295,19 @@ fn weights_case(index: usize) -> Option<(&'static str, usize, Vec<u8>)> {
     Some(case)
 }
 
+/// As [`text_case`].
+fn rows_case(index: usize) -> Option<(&'static str, usize, Vec<u8>)> {
+    let case = match index {
+        0 => (
+            "a dictionary added to between batches",
+            ARROW,
+            many_rows::additions(5 << 20),
+        ),
+        _ => return None,
+    };
+    Some(case)
+}
+
 #[test]
 fn no_file_costs_more_than_twice_its_size_and_64_mib() {
     if let Ok(case) = std::env::var(CASE) {
@@ -291,6 +322,7 @@ fn no_file_costs_more_than_twice_its_size_and_64_mib() {
     for (name, kind, bytes) in (0..)
         .map_while(text_case)
         .chain((0..).map_while(weights_case))
+        .chain((0..).map_while(rows_case))
     {
         let (size, used) = (bytes.len(), used(kind, &bytes));
         let line = format!("{} of {name}: {size} bytes, {used} used", KINDS[kind].0);

@@ -3,14 +3,13 @@
 //! Columnar format: <https://arrow.apache.org/docs/format/Columnar.html>. Cells are decoded straight from the mapped
 //! file, each access checked, because `arrow-array` panics on buffers whose length is no multiple of their element.
 
-use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 
 use half::f16;
 use serde_json::{Map, Number, Value};
 
 use super::arrow_layout::{Layout, What};
+use super::dictionaries::Dictionaries;
 
 /// One column of one batch: how many cells, and where their buffers lie in the file.
 #[derive(Debug)]
@@ -189,13 +188,12 @@ impl Column {
 /// What a cell takes as a value: a column of nulls has no bytes of its own, and would unfold into far more than its row.
 const CELL_BYTES: usize = size_of::<Value>();
 
-/// Dictionaries of a stream: each a list of chunks, since later messages may add to it.
-pub(super) type Dictionaries = HashMap<i64, Vec<Arc<Column>>>;
-
 /// Decodes cells; `budget` bounds what one row may come to.
 pub(super) struct Cells<'a> {
     pub(super) bytes: &'a [u8],
     pub(super) dictionaries: &'a Dictionaries,
+    /// The number of their batch in its stream.
+    pub(super) batch: usize,
     pub(super) budget: usize,
 }
 
@@ -403,15 +401,12 @@ impl Cells<'_> {
         let (bytes, at) = self.element(column, 1, index, width)?;
         let index_read = unsigned(bytes);
         // A negative index is beyond any dictionary when read as unsigned.
-        let mut key = usize::try_from(index_read).unwrap_or(usize::MAX);
+        let key = usize::try_from(index_read).unwrap_or(usize::MAX);
         let dictionaries = self.dictionaries;
-        for chunk in dictionaries.get(&id).into_iter().flatten() {
-            if key < chunk.length {
-                return self.value(values, chunk, key);
-            }
-            key -= chunk.length;
+        match dictionaries.find(id, self.batch, key) {
+            Some((chunk, at)) => self.value(values, chunk, at),
+            None => damaged(at, format!("index {index_read} is not in dictionary {id}")),
         }
-        damaged(at, format!("index {index_read} is not in dictionary {id}"))
     }
 }
 

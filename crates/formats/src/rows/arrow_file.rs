@@ -7,6 +7,7 @@ use durable::Mapped;
 use super::arrow::{CellFault, Cells};
 use super::arrow_layout::Layout;
 use super::arrow_stream::{Batch, Stream};
+use super::dictionaries::Dictionaries;
 use super::{MAX_ROW_BYTES, Row, RowsError};
 
 /// Rows of one or many shards.
@@ -22,6 +23,7 @@ struct Shard {
     path: PathBuf,
     bytes: Mapped,
     batches: Vec<Batch>,
+    dictionaries: Dictionaries,
     first_batch: usize,
     first_row: usize,
 }
@@ -52,12 +54,18 @@ impl ArrowRows {
                     }
                 }
             }
-            this.push(path, bytes, stream.batches);
+            this.push(path, bytes, stream.batches, stream.dictionaries);
         }
         Ok(this)
     }
 
-    fn push(&mut self, path: PathBuf, bytes: Mapped, batches: Vec<Batch>) {
+    fn push(
+        &mut self,
+        path: PathBuf,
+        bytes: Mapped,
+        batches: Vec<Batch>,
+        dictionaries: Dictionaries,
+    ) {
         let (first_batch, first_row) = (self.starts.len(), self.len);
         for batch in &batches {
             self.starts.push((self.len, self.shards.len()));
@@ -67,6 +75,7 @@ impl ArrowRows {
             path,
             bytes,
             batches,
+            dictionaries,
             first_batch,
             first_row,
         });
@@ -98,8 +107,8 @@ impl ArrowRows {
         self.fields.iter().filter_map(named).collect()
     }
 
-    /// The shard, batch and row in the batch of row `index`.
-    fn find(&self, index: usize) -> Option<(&Shard, &Batch, usize)> {
+    /// The shard, the number of the batch in it, and the row in that of row `index`.
+    fn find(&self, index: usize) -> Option<(&Shard, usize, usize)> {
         if index >= self.len {
             return None;
         }
@@ -110,11 +119,7 @@ impl ArrowRows {
             .checked_sub(1)?;
         let &(start, shard) = self.starts.get(at)?;
         let shard = self.shards.get(shard)?;
-        Some((
-            shard,
-            shard.batches.get(at - shard.first_batch)?,
-            index - start,
-        ))
+        Some((shard, at - shard.first_batch, index - start))
     }
 
     pub(super) fn row(&self, index: usize) -> Result<Row, RowsError> {
@@ -123,13 +128,15 @@ impl ArrowRows {
             len: self.len,
         })?;
         let bytes = shard.bytes.as_ref();
+        let columns = &shard.batches[batch].columns;
         let mut cells = Cells {
             bytes,
-            dictionaries: &batch.dictionaries,
+            dictionaries: &shard.dictionaries,
+            batch,
             budget: MAX_ROW_BYTES,
         };
         let mut row = Row::new();
-        for ((name, layout), column) in self.fields.iter().zip(&batch.columns) {
+        for ((name, layout), column) in self.fields.iter().zip(columns) {
             if layout.unreadable_type().is_none() {
                 let value = cells
                     .value(layout, column, at)

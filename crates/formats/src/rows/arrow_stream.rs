@@ -4,19 +4,18 @@
 //! is verified with tight limits: it may refer to one table many times, which unfolds into far more than the file holds.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use arrow_ipc::{DictionaryBatch, Message, MessageHeader, MetadataVersion, RecordBatch};
 use flatbuffers::VerifierOptions;
 
-use super::arrow::{Column, Dictionaries, Parts};
+use super::arrow::{Column, Parts};
 use super::arrow_layout::{Layout, What};
+use super::dictionaries::Dictionaries;
 
 /// A record batch: how many rows, and where their cells lie.
 pub(super) struct Batch {
     pub(super) rows: usize,
     pub(super) columns: Vec<Column>,
-    pub(super) dictionaries: Arc<Dictionaries>,
 }
 
 /// An offset in the file and what is wrong there.
@@ -26,6 +25,7 @@ pub(super) type Fault = (usize, What);
 pub(super) struct Stream {
     pub(super) fields: Vec<(String, Layout)>,
     pub(super) batches: Vec<Batch>,
+    pub(super) dictionaries: Dictionaries,
 }
 
 /// A message's metadata is a few hundred bytes for each column.
@@ -41,7 +41,7 @@ impl Stream {
         let mut walk = Walk {
             bytes,
             at: 0,
-            dictionaries: Arc::default(),
+            dictionaries: Dictionaries::default(),
             batches: Vec::new(),
         };
         let Some(first) = walk.next_message()? else {
@@ -54,6 +54,7 @@ impl Stream {
         Ok(Self {
             fields,
             batches: walk.batches,
+            dictionaries: walk.dictionaries,
         })
     }
 }
@@ -138,7 +139,7 @@ fn schema_of(message: &Message<'_>) -> Result<Vec<(String, Layout)>, What> {
 struct Walk<'a> {
     bytes: &'a [u8],
     at: usize,
-    dictionaries: Arc<Dictionaries>,
+    dictionaries: Dictionaries,
     batches: Vec<Batch>,
 }
 
@@ -250,11 +251,9 @@ impl<'a> Walk<'a> {
         if rows > 0 && columns.is_empty() {
             return Err(format!("a batch claims {rows} rows and has no columns"));
         }
-        let dictionaries = Arc::clone(&self.dictionaries);
         self.batches.push(Batch {
             rows: rows as usize,
             columns,
-            dictionaries,
         });
         Ok(())
     }
@@ -281,20 +280,8 @@ impl<'a> Walk<'a> {
                 "dictionary {id} claims {claimed} values and has {found}"
             ));
         }
-        if !batch.isDelta() {
-            // Batches already read keep the dictionary that was valid for them.
-            let mut fresh: Dictionaries = (*self.dictionaries).clone();
-            fresh.insert(id, vec![Arc::new(column)]);
-            self.dictionaries = Arc::new(fresh);
-            return Ok(());
-        }
-        let mut grown = (*self.dictionaries).clone();
-        grown
-            .get_mut(&id)
-            .ok_or_else(|| format!("dictionary {id} is added to before it is given"))?
-            .push(Arc::new(column));
-        self.dictionaries = Arc::new(grown);
-        Ok(())
+        let batches = self.batches.len();
+        self.dictionaries.take(id, column, batches, batch.isDelta())
     }
 }
 

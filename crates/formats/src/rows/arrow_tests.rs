@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arrow_array::types::Int8Type;
 use arrow_array::{ArrayRef, DictionaryArray, Int64Array, NullArray, RecordBatch, StringViewArray};
+use arrow_ipc::writer::{DictionaryHandling, IpcWriteOptions, StreamWriter};
 use arrow_schema::{DataType, Field};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -145,6 +146,38 @@ fn a_dictionary_that_grows_or_changes_keeps_earlier_rows() {
             .collect::<Vec<_>>(),
         ["a", "b", "b", "c", "c"].map(Some)
     );
+}
+
+#[test]
+fn what_a_dictionary_is_given_later_belongs_to_later_batches() {
+    let batch = |words: &[&str]| {
+        let column: ArrayRef =
+            Arc::new(words.iter().copied().collect::<DictionaryArray<Int8Type>>());
+        RecordBatch::try_from_iter([("kind", column)]).expect("one column")
+    };
+    let batches = [
+        batch(&["a"]),
+        batch(&["a", "b", "c"]),
+        batch(&["a", "b", "c", "d", "c"]),
+        batch(&["x"]),
+        batch(&["x", "y"]),
+    ];
+    let options = IpcWriteOptions::default().with_dictionary_handling(DictionaryHandling::Delta);
+    let mut writer = StreamWriter::try_new_with_options(Vec::new(), &batches[0].schema(), options)
+        .expect("a schema writes");
+    for batch in &batches {
+        writer.write(batch).expect("a batch writes");
+    }
+    let file = writer.into_inner().expect("its bytes");
+    let found = read(&[file]).expect("additions and a new dictionary");
+    let found: Vec<_> = found.iter().map(|row| row["kind"].as_str()).collect();
+    let want = "a abc abcdc x xy".replace(' ', "");
+    let want: Vec<_> = want
+        .split("")
+        .filter(|word| !word.is_empty())
+        .map(Some)
+        .collect();
+    assert_eq!(found, want);
 }
 
 /// What is said of a shard, without the folder.

@@ -7,16 +7,13 @@ use arrow_array::{
     ArrayRef, DictionaryArray, FixedSizeListArray, NullArray, RecordBatch, StringArray,
 };
 use arrow_ipc::writer::StreamWriter;
-use arrow_ipc::{
-    BodyCompressionArgs, Buffer, CompressionType, DictionaryBatchArgs, FieldNode, MessageArgs,
-    MessageHeader, MetadataVersion, RecordBatchArgs,
-};
+use arrow_ipc::{CompressionType, MetadataVersion};
 use arrow_schema::{DataType, Field};
-use flatbuffers::FlatBufferBuilder;
 use lowrank_formats::Rows;
 use tempfile::TempDir;
 use testkit::Hostile;
 
+use crate::arrow_messages::{Says, honest};
 use crate::{shortened, told_of_rows};
 
 const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
@@ -44,97 +41,12 @@ fn schema() -> Vec<u8> {
     good[..second(&good)].to_vec()
 }
 
-/// What a message says of itself.
-struct Says {
-    rows: i64,
-    nodes: Vec<(i64, i64)>,
-    buffers: Vec<(i64, i64)>,
-    views: Option<i64>,
-    body_length: i64,
-    codec: Option<CompressionType>,
-    version: MetadataVersion,
-    dictionary: Option<(i64, bool)>,
-}
-
-/// A batch of one row of text, `ab`.
-fn honest() -> Says {
-    Says {
-        rows: 1,
-        nodes: vec![(1, 0)],
-        buffers: vec![(0, 0), (0, 8), (8, 2)],
-        views: None,
-        body_length: 16,
-        codec: None,
-        version: MetadataVersion::V5,
-        dictionary: None,
-    }
-}
-
 /// The schema, a message, 16 bytes of body and the end.
 fn message(change: impl FnOnce(&mut Says)) -> Vec<u8> {
     let mut says = honest();
     change(&mut says);
-    let mut builder = FlatBufferBuilder::new();
-    let nodes: Vec<FieldNode> = says
-        .nodes
-        .iter()
-        .map(|&(length, nulls)| FieldNode::new(length, nulls))
-        .collect();
-    let buffers: Vec<Buffer> = says
-        .buffers
-        .iter()
-        .map(|&(at, length)| Buffer::new(at, length))
-        .collect();
-    let (nodes, buffers) = (
-        builder.create_vector(&nodes),
-        builder.create_vector(&buffers),
-    );
-    let views = says.views.map(|count| builder.create_vector(&[count]));
-    let compression = says.codec.map(|codec| {
-        let arguments = BodyCompressionArgs {
-            codec,
-            ..Default::default()
-        };
-        arrow_ipc::BodyCompression::create(&mut builder, &arguments)
-    });
-    let arguments = RecordBatchArgs {
-        length: says.rows,
-        nodes: Some(nodes),
-        buffers: Some(buffers),
-        variadicBufferCounts: views,
-        compression,
-    };
-    let batch = arrow_ipc::RecordBatch::create(&mut builder, &arguments);
-    let (kind, header) = match says.dictionary {
-        None => (MessageHeader::RecordBatch, batch.as_union_value()),
-        Some((id, delta)) => {
-            let arguments = DictionaryBatchArgs {
-                id,
-                data: Some(batch),
-                isDelta: delta,
-            };
-            let dictionary = arrow_ipc::DictionaryBatch::create(&mut builder, &arguments);
-            (MessageHeader::DictionaryBatch, dictionary.as_union_value())
-        }
-    };
-    let arguments = MessageArgs {
-        version: says.version,
-        header_type: kind,
-        header: Some(header),
-        bodyLength: says.body_length,
-        ..Default::default()
-    };
-    let root = arrow_ipc::Message::create(&mut builder, &arguments);
-    builder.finish(root, None);
-    let mut metadata = builder.finished_data().to_vec();
-    metadata.resize(metadata.len().next_multiple_of(8), 0);
-    let mut file = schema();
-    file.extend([0xff; 4]);
-    file.extend((metadata.len() as u32).to_le_bytes());
-    file.extend(metadata);
-    file.extend([0, 0, 0, 0, 2, 0, 0, 0, b'a', b'b', 0, 0, 0, 0, 0, 0]);
-    file.extend(END);
-    file
+    let body = [0, 0, 0, 0, 2, 0, 0, 0, b'a', b'b', 0, 0, 0, 0, 0, 0];
+    [&schema()[..], &says.message(), &body, &END].concat()
 }
 
 fn patched(at: usize, word: u32) -> Vec<u8> {

@@ -16,6 +16,8 @@ mod limits;
 mod safetensors;
 mod torch_bin;
 
+#[path = "../support/arrow_messages.rs"]
+mod arrow_messages;
 #[path = "../support/torch_zip.rs"]
 mod torch_zip;
 
