@@ -9,6 +9,7 @@
 
 use std::path::Path;
 
+use arrow_schema::DataType;
 use durable::Mapped;
 use lowrank_formats::Rows;
 use lowrank_formats::adapter_config::AdapterConfig;
@@ -302,6 +303,16 @@ fn rows_case(index: usize) -> Option<(&'static str, usize, Vec<u8>)> {
             "a dictionary added to between batches",
             ARROW,
             many_rows::additions(5 << 20),
+        ),
+        1 => (
+            "batches of many columns of nulls",
+            ARROW,
+            many_rows::empty_columns(48 << 20, DataType::Null),
+        ),
+        2 => (
+            "batches of many columns of nothing",
+            ARROW,
+            many_rows::empty_columns(48 << 20, DataType::Int8),
         ),
         _ => return None,
     };

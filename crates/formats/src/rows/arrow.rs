@@ -30,7 +30,12 @@ pub(super) struct Parts<'a, N, B, V> {
     pub(super) buffers: B,
     /// Buffers that each view column adds.
     pub(super) view_counts: V,
+    /// Bytes that columns may still take.
+    pub(super) budget: &'a mut usize,
 }
+
+/// What the allocator adds to a list.
+const LIST_BYTES: usize = 16;
 
 impl<N, B, V> Parts<'_, N, B, V>
 where
@@ -55,7 +60,9 @@ where
         let count = usize::try_from(added)
             .map_err(|_| format!("negative view count {added}"))?
             .saturating_add(own);
-        let mut buffers = Vec::new();
+        let room = count.min(self.buffers.size_hint().0);
+        self.spend(size_of::<Column>() + LIST_BYTES + room * size_of::<Range<usize>>())?;
+        let mut buffers = Vec::with_capacity(room);
         for _ in 0..count {
             buffers.push(
                 self.buffers
@@ -63,11 +70,11 @@ where
                     .ok_or("the batch has fewer buffers than the schema wants")??,
             );
         }
-        let children = layout
-            .children()
-            .into_iter()
-            .map(|child| self.column(child))
-            .collect::<Result<_, _>>()?;
+        let below = layout.children();
+        let mut children = Vec::with_capacity(below.len());
+        for child in below {
+            children.push(self.column(child)?);
+        }
         let column = Column {
             length,
             nulls,
@@ -78,6 +85,13 @@ where
         column.check_nulls(layout, self.bytes)?;
         column.check_offsets(layout, self.bytes)?;
         Ok(column)
+    }
+
+    /// A column of nothing has 16 bytes in a batch, and several times as many here.
+    fn spend(&mut self, bytes: usize) -> Result<(), What> {
+        let left = self.budget.checked_sub(bytes);
+        *self.budget = left.ok_or("the batches have too many columns for a file of this size")?;
+        Ok(())
     }
 }
 

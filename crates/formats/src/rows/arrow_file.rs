@@ -19,6 +19,9 @@ pub(super) struct ArrowRows {
     len: usize,
 }
 
+/// What the columns of all batches may take beyond the size of the files.
+const COLUMNS_BYTES: usize = 32 << 20;
+
 struct Shard {
     path: PathBuf,
     bytes: Mapped,
@@ -36,13 +39,15 @@ impl ArrowRows {
             fields: Vec::new(),
             len: 0,
         };
+        let sizes = files.iter().map(|(_, bytes)| bytes.as_ref().len());
+        let mut budget = COLUMNS_BYTES + sizes.sum::<usize>();
         for (path, bytes) in files {
             let fault = |(offset, what)| RowsError::Arrow {
                 path: path.clone(),
                 offset,
                 what,
             };
-            let stream = Stream::read(bytes.as_ref()).map_err(fault)?;
+            let stream = Stream::read(bytes.as_ref(), &mut budget).map_err(fault)?;
             match this.shards.first() {
                 None => this.fields = stream.fields,
                 Some(first) => {

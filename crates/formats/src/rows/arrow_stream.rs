@@ -35,12 +35,13 @@ const MAX_BATCH_ROWS: i64 = i32::MAX as i64;
 const CONTINUATION: u32 = u32::MAX;
 
 impl Stream {
-    /// Walks the messages of a file.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self, Fault> {
+    /// Walks the messages of a file, whose columns may take `budget` bytes.
+    pub(super) fn read(bytes: &[u8], budget: &mut usize) -> Result<Self, Fault> {
         foreign(bytes)?;
         let mut walk = Walk {
             bytes,
             at: 0,
+            budget,
             dictionaries: Dictionaries::default(),
             batches: Vec::new(),
         };
@@ -139,6 +140,7 @@ fn schema_of(message: &Message<'_>) -> Result<Vec<(String, Layout)>, What> {
 struct Walk<'a> {
     bytes: &'a [u8],
     at: usize,
+    budget: &'a mut usize,
     dictionaries: Dictionaries,
     batches: Vec<Batch>,
 }
@@ -239,7 +241,7 @@ impl<'a> Walk<'a> {
             return Err(format!("a batch claims {rows} rows"));
         }
         let layouts = fields.iter().map(|(_, layout)| layout);
-        let columns = columns_of(self.bytes, batch, layouts, body)?;
+        let columns = columns_of(self.bytes, batch, layouts, body, self.budget)?;
         for ((name, _), column) in fields.iter().zip(&columns) {
             if column.len() as i64 != rows {
                 return Err(format!(
@@ -272,7 +274,8 @@ impl<'a> Walk<'a> {
         let data = batch
             .data()
             .ok_or_else(|| format!("dictionary {id} has no data"))?;
-        let column = columns_of(self.bytes, &data, [values].into_iter(), body)?.pop();
+        let values = [values].into_iter();
+        let column = columns_of(self.bytes, &data, values, body, self.budget)?.pop();
         let column = column.ok_or_else(|| format!("dictionary {id} has no column"))?;
         if column.len() as i64 != data.length() {
             let (claimed, found) = (data.length(), column.len());
@@ -306,8 +309,9 @@ fn dictionary_values(layout: &Layout, id: i64) -> Option<&Layout> {
 fn columns_of<'l>(
     bytes: &[u8],
     batch: &RecordBatch<'_>,
-    layouts: impl Iterator<Item = &'l Layout>,
+    layouts: impl ExactSizeIterator<Item = &'l Layout>,
     body: Range<usize>,
+    budget: &mut usize,
 ) -> Result<Vec<Column>, What> {
     if batch.compression().is_some() {
         return Err(
@@ -325,10 +329,12 @@ fn columns_of<'l>(
             .iter()
             .map(|buffer| within(&body, buffer.offset(), buffer.length())),
         view_counts: batch.variadicBufferCounts().into_iter().flatten(),
+        budget,
     };
-    let columns = layouts
-        .map(|layout| parts.column(layout))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut columns = Vec::with_capacity(layouts.len());
+    for layout in layouts {
+        columns.push(parts.column(layout)?);
+    }
     let left = parts.nodes.next().is_some() || parts.buffers.next().is_some();
     if left || parts.view_counts.next().is_some() {
         return Err("the batch has more columns than the schema".into());
