@@ -16,6 +16,7 @@ mod folder;
 pub mod fuzzing;
 mod json;
 mod json_file;
+mod starts;
 #[cfg(test)]
 mod tests;
 

@@ -127,8 +127,10 @@ const TORCH: usize = 3;
 const STATE: usize = 4;
 const INDEX: usize = 5;
 const ARROW: usize = 6;
+const LINES: usize = 7;
+const CSV: usize = 8;
 /// What the file's name ends in, and its reader.
-const KINDS: [(&str, Read); 7] = [
+const KINDS: [(&str, Read); 9] = [
     ("config", read_config),
     ("adapter", read_adapter),
     ("safetensors", read_safetensors),
@@ -136,6 +138,8 @@ const KINDS: [(&str, Read); 7] = [
     ("state", read_state),
     ("index", read_index),
     ("arrow", read_rows),
+    ("jsonl", read_rows),
+    ("csv", read_rows),
 ];
 
 fn bytes_of(path: &Path) -> Vec<u8> {
@@ -314,6 +318,8 @@ fn rows_case(index: usize) -> Option<(&'static str, usize, Vec<u8>)> {
             ARROW,
             many_rows::empty_columns(48 << 20, DataType::Int8),
         ),
+        3 => ("many lines", LINES, "{}\n".repeat(16 << 20).into_bytes()),
+        4 => ("many lines", CSV, "a\n".repeat(24 << 20).into_bytes()),
         _ => return None,
     };
     Some(case)

@@ -10,13 +10,14 @@ use csv::{ByteRecord, ReaderBuilder};
 use durable::Mapped;
 use serde_json::{Map, Value};
 
+use super::json_file::line_of;
+use super::starts::Starts;
 use super::{MAX_ROW_BYTES, RowsError};
 
 pub(super) struct CsvRows {
     path: PathBuf,
     bytes: Mapped,
-    /// Byte where each row starts, and its line.
-    rows: Vec<(u64, u64)>,
+    rows: Starts,
 }
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -25,13 +26,13 @@ impl CsvRows {
     pub(super) fn read(path: &Path, bytes: Mapped) -> Result<(Self, Vec<String>), RowsError> {
         let mut scan = Scan::new(path, bytes.as_ref());
         let columns = match scan.next()? {
-            Some((start, line)) => scan.header(start, line)?,
+            Some(start) => scan.header(start)?,
             None => Vec::new(),
         };
-        let mut rows = Vec::new();
-        while let Some((start, line)) = scan.next()? {
-            scan.check(start, line, columns.len())?;
-            rows.push((start as u64, line));
+        let mut rows = Starts::default();
+        while let Some(start) = scan.next()? {
+            scan.check(start, columns.len())?;
+            rows.push(start);
         }
         scan.finish()?;
         Ok((
@@ -57,14 +58,14 @@ impl CsvRows {
         index: usize,
         columns: &[String],
     ) -> Result<Map<String, Value>, RowsError> {
-        let &(start, line) = self.rows.get(index).ok_or(RowsError::NoRow {
+        let start = self.rows.get(index).ok_or(RowsError::NoRow {
             index,
             len: self.rows.len(),
         })?;
         let mut scan = Scan::new(&self.path, self.bytes.as_ref());
-        scan.seek(start as usize, line);
+        scan.seek(start);
         scan.next()?;
-        let cell = |at| scan.text(at, start as usize, line).map(Value::String);
+        let cell = |at| scan.text(at, start).map(Value::String);
         columns
             .iter()
             .enumerate()
@@ -73,7 +74,8 @@ impl CsvRows {
     }
 
     pub(super) fn place(&self, index: usize) -> String {
-        format!("line {}", self.rows.get(index).map_or(0, |&(_, line)| line))
+        let start = self.rows.get(index).unwrap_or(0);
+        format!("line {}", line_of(self.bytes.as_ref(), start).0)
     }
 }
 
@@ -81,9 +83,8 @@ impl CsvRows {
 struct Scan<'a> {
     path: &'a Path,
     bytes: &'a [u8],
-    /// Where `reader` began in `bytes`, and at which line.
+    /// Where `reader` began in `bytes`.
     base: usize,
-    base_line: u64,
     reader: csv::Reader<&'a [u8]>,
     record: ByteRecord,
     /// Where the record that was read last began.
@@ -102,37 +103,34 @@ impl<'a> Scan<'a> {
             path,
             bytes,
             base,
-            base_line: 1,
             reader,
             record: ByteRecord::new(),
             last: None,
         }
     }
 
-    fn seek(&mut self, start: usize, line: u64) {
-        (self.base, self.base_line) = (start, line);
+    fn seek(&mut self, start: usize) {
+        self.base = start;
         self.reader = reader(&self.bytes[start.min(self.bytes.len())..]);
     }
 
     /// Reads the next record; where it starts.
-    fn next(&mut self) -> Result<Option<(usize, u64)>, RowsError> {
+    fn next(&mut self) -> Result<Option<usize>, RowsError> {
         let start = self.at();
-        let line = self.base_line + self.reader.position().line() - 1;
         let read = self.reader.read_byte_record(&mut self.record);
         if self.at() - start > MAX_ROW_BYTES {
             return Err(RowsError::RowTooLarge {
                 path: self.path.to_owned(),
-                place: format!("line {line}"),
+                place: format!("line {}", line_of(self.bytes, start).0),
             });
         }
         match read {
             Ok(true) => {
-                let (start, line) = self.began(start, line);
-                self.last = Some(start);
-                Ok(Some((start, line)))
+                self.last = Some(self.began(start));
+                Ok(self.last)
             }
             Ok(false) => Ok(None),
-            Err(error) => self.fault(start, line, error.to_string()),
+            Err(error) => self.fault(start, error.to_string()),
         }
     }
 
@@ -141,27 +139,23 @@ impl<'a> Scan<'a> {
     }
 
     /// The reader steps over blank lines before a record; its own position of the record does not count them in.
-    fn began(&self, start: usize, line: u64) -> (usize, u64) {
+    fn began(&self, start: usize) -> usize {
         let blank = self.bytes[start..]
             .iter()
             .take_while(|byte| matches!(byte, b'\r' | b'\n'));
-        let (skipped, lines) = blank.fold((0, 0), |(bytes, lines), &byte| {
-            (bytes + 1, lines + u64::from(byte == b'\n'))
-        });
-        (start + skipped, line + lines)
+        start + blank.count()
     }
 
-    fn header(&self, start: usize, line: u64) -> Result<Vec<String>, RowsError> {
+    fn header(&self, start: usize) -> Result<Vec<String>, RowsError> {
         let mut names: Vec<String> = Vec::with_capacity(self.record.len());
         for at in 0..self.record.len() {
-            let mut name = self.text(at, start, line)?;
+            let mut name = self.text(at, start)?;
             if name.is_empty() {
                 name = format!("Unnamed: {at}");
             }
             if names.contains(&name) {
                 return self.fault(
                     start,
-                    line,
                     format!("column `{name}` is named twice in the header"),
                 );
             }
@@ -170,22 +164,21 @@ impl<'a> Scan<'a> {
         Ok(names)
     }
 
-    fn check(&self, start: usize, line: u64, columns: usize) -> Result<(), RowsError> {
+    fn check(&self, start: usize, columns: usize) -> Result<(), RowsError> {
         if self.record.len() != columns {
             let found = self.record.len();
             return self.fault(
                 start,
-                line,
                 format!("{found} cells in a row, the header names {columns} columns"),
             );
         }
-        (0..columns).try_for_each(|at| self.text(at, start, line).map(drop))
+        (0..columns).try_for_each(|at| self.text(at, start).map(drop))
     }
 
-    fn text(&self, at: usize, start: usize, line: u64) -> Result<String, RowsError> {
+    fn text(&self, at: usize, start: usize) -> Result<String, RowsError> {
         match std::str::from_utf8(self.record.get(at).unwrap_or_default()) {
             Ok(text) => Ok(text.to_owned()),
-            Err(_) => self.fault(start, line, format!("cell {at} is not valid UTF-8")),
+            Err(_) => self.fault(start, format!("cell {at} is not valid UTF-8")),
         }
     }
 
@@ -196,25 +189,17 @@ impl<'a> Scan<'a> {
         };
         match open_quote(&self.bytes[start..]) {
             None => Ok(()),
-            Some(at) => {
-                let offset = start + at;
-                let line = 1 + self.bytes[..offset]
-                    .iter()
-                    .filter(|&&byte| byte == b'\n')
-                    .count() as u64;
-                self.fault(
-                    offset,
-                    line,
-                    "the quote that opens here is never closed".into(),
-                )
-            }
+            Some(at) => self.fault(
+                start + at,
+                "the quote that opens here is never closed".into(),
+            ),
         }
     }
 
-    fn fault<T>(&self, offset: usize, line: u64, what: String) -> Result<T, RowsError> {
+    fn fault<T>(&self, offset: usize, what: String) -> Result<T, RowsError> {
         Err(RowsError::Csv {
             path: self.path.to_owned(),
-            line: line as usize,
+            line: line_of(self.bytes, offset).0,
             offset,
             what,
         })

@@ -1,6 +1,6 @@
 //! Rows of a JSON array of objects, or of one JSON object per line.
 //!
-//! The file stays mapped; kept are only where each row starts and how long it is. Every row is read once when the file
+//! The file stays mapped; kept is only where each row starts. Every row is read once when the file
 //! is opened, so that a broken line is reported before any work is done.
 //!
 //! Defined here: a byte order mark at the start is skipped; CRLF is whitespace; blank lines are skipped; a column that a
@@ -14,12 +14,13 @@ use durable::Mapped;
 use serde_json::{Map, Value};
 
 use super::json::{Cursor, Fault};
+use super::starts::Starts;
 use super::{MAX_ROW_BYTES, RowsError};
 
 pub(super) struct JsonRows {
     path: PathBuf,
     bytes: Mapped,
-    rows: Vec<(u64, u32)>,
+    rows: Starts,
 }
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -34,7 +35,7 @@ impl JsonRows {
         let mut index = Index {
             path,
             bytes: bytes.as_ref(),
-            rows: Vec::new(),
+            rows: Starts::default(),
             columns: Columns::default(),
         };
         index.read(lines)?;
@@ -62,12 +63,12 @@ impl JsonRows {
         index: usize,
         columns: &[String],
     ) -> Result<Map<String, Value>, RowsError> {
-        let &(start, length) = self.rows.get(index).ok_or(RowsError::NoRow {
+        let start = self.rows.get(index).ok_or(RowsError::NoRow {
             index,
             len: self.rows.len(),
         })?;
-        let (start, bytes) = (start as usize, self.bytes.as_ref());
-        let end = start.saturating_add(length as usize).min(bytes.len());
+        let bytes = self.bytes.as_ref();
+        let end = start.saturating_add(MAX_ROW_BYTES).min(bytes.len());
         let mut read = Cursor::new(&bytes[..end], start)
             .object(0)
             .map_err(|fault| placed(&self.path, bytes, fault))?;
@@ -79,13 +80,13 @@ impl JsonRows {
 
     /// Where row `index` is, for a message.
     pub(super) fn place(&self, index: usize) -> String {
-        let start = self.rows.get(index).map_or(0, |&(start, _)| start as usize);
+        let start = self.rows.get(index).unwrap_or(0);
         format!("line {}", line_of(self.bytes.as_ref(), start).0)
     }
 }
 
 /// Line and column, from 1, of a byte.
-fn line_of(bytes: &[u8], offset: usize) -> (usize, usize) {
+pub(super) fn line_of(bytes: &[u8], offset: usize) -> (usize, usize) {
     let before = &bytes[..offset.min(bytes.len())];
     let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
     let column = 1 + before
@@ -152,7 +153,7 @@ fn kind_of(value: &Value) -> Option<&'static str> {
 struct Index<'a> {
     path: &'a Path,
     bytes: &'a [u8],
-    rows: Vec<(u64, u32)>,
+    rows: Starts,
     columns: Columns,
 }
 
@@ -285,7 +286,7 @@ impl Index<'_> {
         if let Err(what) = self.columns.add(&row) {
             return self.fault(start, what);
         }
-        self.rows.push((start as u64, (cursor.at - start) as u32));
+        self.rows.push(start);
         Ok(cursor.at)
     }
 
