@@ -29,7 +29,7 @@ use sha2::{Digest, Sha256};
 
 pub use error::RowsError;
 
-/// The largest row that is read.
+/// The largest row that is read, as it is written and as values.
 pub const MAX_ROW_BYTES: usize = 16 << 20;
 
 /// A row: column name to value, in the order of the columns.

@@ -95,7 +95,7 @@ pub enum RowsError {
         what: String,
     },
     /// One row is larger than is ever sensible.
-    #[error("`{}` {place}: the row is larger than {} MiB", .path.display(), super::MAX_ROW_BYTES >> 20)]
+    #[error("`{}` {place}: the row is larger than {} MiB, as it is written or as values", .path.display(), super::MAX_ROW_BYTES >> 20)]
     RowTooLarge {
         /// The file.
         path: PathBuf,

@@ -8,8 +8,14 @@ use std::str::FromStr;
 
 use serde_json::{Map, Number, Value};
 
+use super::MAX_ROW_BYTES;
+
 /// Nesting that is still read; a row of text has two or three.
 pub(super) const MAX_DEPTH: usize = 64;
+/// What a value takes where it lies: two bytes of a row, `0,`, unfold into 72.
+const VALUE_BYTES: usize = size_of::<Value>();
+/// An object beside its values: its table, and the slack of its first entries.
+const OBJECT_BYTES: usize = 384;
 
 /// What is wrong, and at which byte of the given slice.
 #[derive(Debug)]
@@ -18,15 +24,20 @@ pub(super) struct Fault {
     pub(super) what: String,
 }
 
-/// A place in a slice of JSON text.
+/// A place in a slice of JSON text, and what the values from there may come to: those of one row.
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     pub(super) at: usize,
+    budget: Option<usize>,
 }
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(bytes: &'a [u8], at: usize) -> Self {
-        Self { bytes, at }
+        Self {
+            bytes,
+            at,
+            budget: Some(MAX_ROW_BYTES),
+        }
     }
 
     /// The next byte, not taken.
@@ -57,11 +68,28 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    fn spend(&mut self, bytes: usize) -> Result<(), Fault> {
+        self.budget = self.budget.and_then(|left| left.checked_sub(bytes));
+        match self.budget {
+            Some(_) => Ok(()),
+            None => self.fault(format!(
+                "the values of the row take more than {} MiB",
+                MAX_ROW_BYTES >> 20
+            )),
+        }
+    }
+
+    /// The last fault was that the values came to more than a row may.
+    pub(super) fn is_spent(&self) -> bool {
+        self.budget.is_none()
+    }
+
     /// Reads one value that starts here.
     pub(super) fn value(&mut self, depth: usize) -> Result<Value, Fault> {
         if depth >= MAX_DEPTH {
             return self.fault(format!("nested deeper than {MAX_DEPTH}"));
         }
+        self.spend(VALUE_BYTES)?;
         match self.peek() {
             Some(b'{') => self.object(depth).map(Value::Object),
             Some(b'[') => self.array(depth),
@@ -77,6 +105,7 @@ impl<'a> Cursor<'a> {
     /// Reads one object that starts here.
     pub(super) fn object(&mut self, depth: usize) -> Result<Map<String, Value>, Fault> {
         self.expect(b'{')?;
+        self.spend(OBJECT_BYTES)?;
         let mut map = Map::new();
         self.skip_space();
         if self.take(b'}') {

@@ -280,6 +280,7 @@ impl Index<'_> {
         }
         let row = match cursor.object(0) {
             Ok(row) => row,
+            Err(_) if cursor.is_spent() => return Err(self.too_large(start)),
             Err(fault) if cap < limit && fault.offset >= cap => return Err(self.too_large(start)),
             Err(fault) => return Err(self.broken(start, limit, fault)),
         };

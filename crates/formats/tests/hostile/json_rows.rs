@@ -168,6 +168,19 @@ fn structures() -> Vec<Input> {
             text(&format!("[{wide}]")),
         ),
         (
+            "a row of two million numbers",
+            "a.jsonl",
+            text(&format!("{{\"a\": [0{}]}}", ",0".repeat(2_000_000))),
+        ),
+        (
+            "a row of 300,000 objects",
+            "a.json",
+            text(&format!(
+                "[{{\"a\": [{{}}{}]}}]",
+                ",{\"\":0}".repeat(300_000)
+            )),
+        ),
+        (
             "lines that end with CR alone",
             "a.jsonl",
             text("{\"a\": 1}\r{\"a\": 2}"),
