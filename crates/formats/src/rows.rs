@@ -80,8 +80,8 @@ fn map(path: &Path) -> Result<Mapped, RowsError> {
 }
 
 impl Rows {
-    /// Opens a folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote, or a `.json`, `.jsonl`, `.csv`
-    /// or `.arrow` (stream) file.
+    /// Opens a folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote, or a `.json`, `.jsonl`,
+    /// `.ndjson`, `.csv` or `.arrow` (stream) file.
     ///
     /// * `split`: needed for a `DatasetDict` with more than one split. A plain dataset has only its own name, a file only
     ///   `train`, as with `load_dataset`.

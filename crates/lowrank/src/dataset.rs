@@ -28,7 +28,8 @@ impl Dataset {
         Self::open(folder, None)
     }
 
-    /// A `save_to_disk` folder (of a `DatasetDict`: with the `split` named), or a `.json`, `.jsonl` or `.csv` file.
+    /// A `save_to_disk` folder (of a `DatasetDict`: with the `split` named), or a `.json`, `.jsonl`, `.ndjson`,
+    /// `.csv` or `.arrow` file.
     ///
     /// # Errors
     /// What is neither, or is broken.

@@ -19,7 +19,7 @@ pub(crate) struct EvalArgs {
     /// Adapter folder, ours or PEFT's.
     #[arg(long)]
     adapter: Option<PathBuf>,
-    /// Rows: a `save_to_disk` folder, .json, .jsonl or .csv.
+    /// Rows: a `save_to_disk` folder, .json, .jsonl, .ndjson, .csv or .arrow.
     #[arg(long)]
     dataset: PathBuf,
     /// Split, where the folder has several.

@@ -31,7 +31,7 @@ pub(crate) struct TrainArgs {
     /// Start from this adapter's weights (ours or PEFT's) instead of fresh ones.
     #[arg(long)]
     adapter: Option<PathBuf>,
-    /// Rows to learn: a `save_to_disk` folder, .json, .jsonl or .csv.
+    /// Rows to learn: a `save_to_disk` folder, .json, .jsonl, .ndjson, .csv or .arrow.
     #[arg(long)]
     dataset: Option<PathBuf>,
     /// Split, where the folder has several.

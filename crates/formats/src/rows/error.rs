@@ -126,7 +126,7 @@ impl RowsError {
         Some(match self {
             Self::File { .. } => "check the path and its permissions".into(),
             Self::NotADataset { .. } => {
-                "give a folder that `Dataset.save_to_disk` wrote, or a .json, .jsonl or .csv file"
+                "give a folder that `Dataset.save_to_disk` wrote, or a .json, .jsonl, .ndjson, .csv or .arrow file"
                     .into()
             }
             Self::SplitNeeded { splits, .. } => {

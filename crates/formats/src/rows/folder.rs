@@ -129,7 +129,7 @@ pub(super) fn not_a_dataset(path: &Path) -> RowsError {
     let why = if durable::is_dir(path) {
         format!("the folder has neither `{STATE}` nor `{DICT}`")
     } else if durable::exists(path) {
-        "its name ends in none of .json, .jsonl, .csv".into()
+        "its name ends in none of .json, .jsonl, .ndjson, .csv, .arrow".into()
     } else {
         "there is nothing at that path".into()
     };
