@@ -21,6 +21,7 @@ import transformers
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArguments
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from cases import cases
 from tiny import CONFIGS, tiny_model, tiny_rows, tiny_updates
@@ -352,6 +353,13 @@ def save_bin(model, folder):
     torch.save(bare, folder / "pytorch_model.bin")
 
 
+def make_shards(root):
+    """The index of the model in files of at most 9,000 bytes: some tensors are larger."""
+    with tempfile.TemporaryDirectory() as folder:
+        load_base(root / "model", None, torch.float32).save_pretrained(folder, max_shard_size=9_000)
+        shutil.copy(Path(folder) / SAFE_WEIGHTS_INDEX_NAME, root / "shards.json")
+
+
 def make_family(out, family):
     root = out / family
     shutil.rmtree(root, ignore_errors=True)
@@ -366,6 +374,7 @@ def make_family(out, family):
     for number, (case, (arguments, config_file)) in enumerate(cases(family).items()):
         make_case(root, family, case, arguments, config_file, seed=500 + number)
     make_bf16(root, family)
+    make_shards(root)
 
 
 def write_versions(out):

@@ -1,9 +1,11 @@
 //! Cutting a model into several files, as `save_pretrained` does.
 
+use std::cmp::Ordering;
+
 use crate::pyjson::{Json, Style, to_string};
 
 /// What `save_pretrained` of transformers 5 takes when nothing is said: 50 GB.
-pub const DEFAULT_MAX_SHARD_BYTES: u64 = 50_000_000_000;
+pub const MAX_SHARD_BYTES: u64 = 50_000_000_000;
 /// The index beside several shards.
 pub const INDEX_NAME: &str = "model.safetensors.index.json";
 
@@ -14,6 +16,21 @@ pub struct Shard {
     pub file_name: String,
     /// Places in the list of sizes.
     pub tensors: Vec<usize>,
+}
+
+/// The order in which `save_pretrained` lays tensors, `dot_natural_key` of transformers: name by name, the number at the
+/// end of one counting as a number, so that `layers.2` comes before `layers.10`, and numbers alone first.
+pub fn natural_order(left: &str, right: &str) -> Ordering {
+    left.split('.').map(part).cmp(right.split('.').map(part))
+}
+
+/// Whether there is a name, the name, the number behind it: as text, since it may be of any length.
+fn part(text: &str) -> (bool, &str, Option<(usize, &str)>) {
+    let name = text.trim_end_matches(|letter: char| letter.is_ascii_digit());
+    let digits = &text[name.len()..];
+    let number = digits.trim_start_matches('0');
+    let number = (!digits.is_empty()).then_some((number.len(), number));
+    (!name.is_empty() || digits.is_empty(), name, number)
 }
 
 /// Cuts tensors of these sizes, in order, into files of at most `max_bytes` of tensors each, where a tensor that
@@ -82,6 +99,26 @@ mod tests {
         let shards = split(&[3, 9, 2, 4, 5, 12, 1, 6, 4, 10], 10);
         let found: Vec<&[usize]> = shards.iter().map(|shard| &*shard.tensors).collect();
         assert_eq!(found, want);
+    }
+
+    #[test]
+    fn layers_come_in_the_order_of_their_numbers() {
+        // As `sorted(names, key=dot_natural_key)` gives them.
+        let want = [
+            "h.2.a.weight",
+            "h.10.a",
+            "h.10.a.weight",
+            "h.10.a2.weight",
+            "h.10.a10.weight",
+            "h.10.b.weight",
+            "h.a.weight",
+            "lm_head.weight",
+        ];
+        let mut names = want;
+        names.sort_unstable();
+        assert_ne!(names, want);
+        names.sort_by(|left, right| natural_order(left, right));
+        assert_eq!(names, want);
     }
 
     #[test]

@@ -16,8 +16,8 @@ use formats::hf_config::HfConfig;
 use formats::safetensors::{TensorToWrite, write};
 use formats::weights::{StoredTensor, WeightStore};
 use lowrank_peft::{
-    AdapterPlan, BaseModel, LoraConfig, PeftError, get_peft_model, load_adapter, merge_folder,
-    read_adapter, save_adapter,
+    AdapterPlan, BaseModel, LoraConfig, ModelFolder, PeftError, get_peft_model, load_adapter,
+    merge_folder, read_adapter, save_adapter, save_model,
 };
 use model::Decoder;
 use model::families::{decoder_spec, module_tree};
@@ -157,6 +157,29 @@ fn merged_models_speak_as_the_adapter_did() {
         assert!(
             largest_gap(&before, &adapted) > 1e-3,
             "{case}: the adapter does nothing"
+        );
+    }
+}
+
+#[test]
+fn shards_are_cut_as_save_pretrained_cuts_them() {
+    for family in FAMILIES {
+        let root = testkit::goldens().join(family);
+        let model = tiny(family);
+        let out = tempfile::tempdir().unwrap();
+        let folder = out.path().join("saved");
+        let of = ModelFolder {
+            config: &HfConfig::open(&model.folder).unwrap(),
+            files_of: &model.folder,
+            max_shard_bytes: 9_000,
+        };
+        save_model(of, model.decoder.spec(), &model.weights, &folder).unwrap();
+        let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
+        let want = read(root.join("shards.json"));
+        assert_eq!(
+            read(folder.join("model.safetensors.index.json")),
+            want,
+            "{family}"
         );
     }
 }

@@ -26,10 +26,8 @@ use crate::load::{BaseModel, read_adapter};
 use crate::plan::{AdapterPlan, Role};
 use fold::{Delta, folded};
 
+pub use formats::sharding::MAX_SHARD_BYTES;
 pub use proof::{MergeProof, MergeWitness, PromptProof, ProofPrompt};
-
-/// transformers' default `max_shard_size`.
-pub const MAX_SHARD_BYTES: u64 = 50_000_000_000;
 
 /// Files that make a model folder usable and that the adapter does not change.
 const COPIED: [&str; 11] = [
