@@ -32,31 +32,31 @@ use Dtype::{
     I32, I64, U8, U16, U32, U64,
 };
 
-/// safetensors' name, torch's name, bytes.
-const TABLE: [(Dtype, &str, &str, usize); 19] = [
-    (BOOL, "BOOL", "bool", 1),
-    (U8, "U8", "uint8", 1),
-    (I8, "I8", "int8", 1),
-    (F8_E5M2, "F8_E5M2", "float8_e5m2", 1),
-    (F8_E4M3, "F8_E4M3", "float8_e4m3fn", 1),
-    (F8_E8M0, "F8_E8M0", "float8_e8m0fnu", 1),
-    (F8_E4M3FNUZ, "F8_E4M3FNUZ", "float8_e4m3fnuz", 1),
-    (F8_E5M2FNUZ, "F8_E5M2FNUZ", "float8_e5m2fnuz", 1),
-    (I16, "I16", "int16", 2),
-    (U16, "U16", "uint16", 2),
-    (F16, "F16", "float16", 2),
-    (BF16, "BF16", "bfloat16", 2),
-    (I32, "I32", "int32", 4),
-    (U32, "U32", "uint32", 4),
-    (F32, "F32", "float32", 4),
-    (C64, "C64", "complex64", 8),
-    (F64, "F64", "float64", 8),
-    (I64, "I64", "int64", 8),
-    (U64, "U64", "uint64", 8),
+/// safetensors' name, bytes.
+const TABLE: [(Dtype, &str, usize); 19] = [
+    (BOOL, "BOOL", 1),
+    (U8, "U8", 1),
+    (I8, "I8", 1),
+    (F8_E5M2, "F8_E5M2", 1),
+    (F8_E4M3, "F8_E4M3", 1),
+    (F8_E8M0, "F8_E8M0", 1),
+    (F8_E4M3FNUZ, "F8_E4M3FNUZ", 1),
+    (F8_E5M2FNUZ, "F8_E5M2FNUZ", 1),
+    (I16, "I16", 2),
+    (U16, "U16", 2),
+    (F16, "F16", 2),
+    (BF16, "BF16", 2),
+    (I32, "I32", 4),
+    (U32, "U32", 4),
+    (F32, "F32", 4),
+    (C64, "C64", 8),
+    (F64, "F64", 8),
+    (I64, "I64", 8),
+    (U64, "U64", 8),
 ];
 
 impl Dtype {
-    fn row(self) -> &'static (Dtype, &'static str, &'static str, usize) {
+    fn row(self) -> &'static (Dtype, &'static str, usize) {
         TABLE
             .iter()
             .find(|row| row.0 == self)
@@ -68,25 +68,14 @@ impl Dtype {
         self.row().1
     }
 
-    /// The name in `config.json`: `bfloat16` of `torch.bfloat16`.
-    pub fn torch_name(self) -> &'static str {
-        self.row().2
-    }
-
     /// Bytes of one element.
     pub fn size_bytes(self) -> usize {
-        self.row().3
+        self.row().2
     }
 
     /// The type of a name in a safetensors header.
     pub fn from_name(name: &str) -> Option<Self> {
         TABLE.iter().find(|row| row.1 == name).map(|row| row.0)
-    }
-
-    /// The type of torch's name, with or without `torch.`.
-    pub fn from_torch_name(name: &str) -> Option<Self> {
-        let name = name.strip_prefix("torch.").unwrap_or(name);
-        TABLE.iter().find(|row| row.2 == name).map(|row| row.0)
     }
 
     /// Bytes of a tensor; `None` when that is more than a `usize` holds.

@@ -122,7 +122,7 @@ mod tests {
     fn stored(file: &Value) -> GenerationConfig {
         let map = file.as_object().expect("an object").clone();
         let config = hf_config::HfConfig::from_map(map, "generation_config.json");
-        let stored = hf_config::GenerationConfig::of(config).expect("values of the right kinds");
+        let stored = hf_config::GenerationConfig::of(&config).expect("values of the right kinds");
         GenerationConfig::from_stored(&stored)
     }
 

@@ -273,6 +273,31 @@ fn row_48_a_config_of_impossible_sizes_is_refused_before_anything_is_allocated()
 }
 
 #[test]
+fn sizes_are_taken_up_to_their_limit() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let limits: [(&str, &str, u64); 6] = [
+        ("bloom", "n_layer", 1 << 10),
+        ("llama", "num_hidden_layers", 1 << 10),
+        ("llama", "hidden_size", 1 << 24),
+        ("gpt2", "vocab_size", 1 << 24),
+        ("qwen2", "intermediate_size", 1 << 24),
+        ("mistral", "max_position_embeddings", 1 << 40),
+    ];
+    let mut row = Hostile::new("limits, sizes of a model");
+    for (family, key, limit) in limits {
+        let put = |value: u64| {
+            let text = with(family, json!({ key: value }));
+            std::fs::write(folder.path().join("config.json"), text)
+                .expect("a temporary folder can be written");
+            read(folder.path())
+        };
+        row.harmless(&format!("{key}, below"), 64, || put(limit));
+        row.refused(&format!("{key}, above"), 64, || put(limit + 1));
+    }
+    insta::assert_snapshot!(row.finish(12));
+}
+
+#[test]
 fn mutated_configs_are_refused_or_have_finite_sizes() {
     let seeds: Vec<Vec<u8>> = ["bloom", "gpt2", "llama", "mistral", "qwen2"]
         .iter()
