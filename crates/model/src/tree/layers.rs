@@ -1,5 +1,7 @@
 //! torch's own layers, as nodes.
 
+use formats::pyjson::float_repr;
+
 use super::{Layer, Module};
 
 /// `nn.Linear`.
@@ -48,7 +50,7 @@ pub fn layer_norm(dim: usize, eps: f32) -> Module {
     let mut module = Module::new("LayerNorm")
         .with_parameter("weight", &[dim])
         .with_parameter("bias", &[dim]);
-    let eps = python_float(widen(eps));
+    let eps = float_repr(widen(eps));
     module.extra = format!("({dim},), eps={eps}, elementwise_affine=True, bias=True");
     module
 }
@@ -56,14 +58,14 @@ pub fn layer_norm(dim: usize, eps: f32) -> Module {
 /// A family's own RMS norm, as `LlamaRMSNorm`.
 pub fn rms_norm(class: &str, dim: usize, eps: f32) -> Module {
     let mut module = Module::new(class).with_parameter("weight", &[dim]);
-    module.extra = format!("({dim},), eps={}", python_float(widen(eps)));
+    module.extra = format!("({dim},), eps={}", float_repr(widen(eps)));
     module
 }
 
 /// `nn.Dropout`.
 pub fn dropout(probability: f64) -> Module {
     let mut module = Module::new("Dropout");
-    module.extra = format!("p={}, inplace=False", python_float(probability));
+    module.extra = format!("p={}, inplace=False", float_repr(probability));
     module
 }
 
@@ -85,42 +87,17 @@ fn widen(value: f32) -> f64 {
     value.to_string().parse().unwrap_or(f64::from(value))
 }
 
-/// Python's `repr` of a float.
-pub fn python_float(value: f64) -> String {
-    let scientific = format!("{value:e}");
-    let Some((digits, exponent)) = scientific.split_once('e') else {
-        return scientific; // inf, NaN
-    };
-    let Ok(exponent) = exponent.parse::<i32>() else {
-        return scientific;
-    };
-    if (-4..16).contains(&exponent) {
-        let plain = value.to_string();
-        let whole = !plain.contains('.');
-        return if whole { format!("{plain}.0") } else { plain };
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{digits}e{sign}{:02}", exponent.abs())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn floats_print_as_python_prints_them() {
-        let cases = [
-            (0.0, "0.0"),
-            (0.1, "0.1"),
-            (1e-5, "1e-05"),
-            (1.5e-7, "1.5e-07"),
-            (1e-4, "0.0001"),
-            (1e16, "1e+16"),
-            (123_456.0, "123456.0"),
-        ];
-        for (value, want) in cases {
-            assert_eq!(python_float(value), want);
-        }
-        assert_eq!(python_float(widen(1e-5)), "1e-05");
+        let printed = |eps| rms_norm("Norm", 4, eps).extra;
+        assert_eq!(printed(1e-5), "(4,), eps=1e-05");
+        assert_eq!(printed(1e-4), "(4,), eps=0.0001");
+        // Halfway between two texts of 17 digits, of which Python takes the even one.
+        let tie = dropout(26_217.0 / f64::from(1 << 18));
+        assert_eq!(tie.extra, "p=0.10000991821289062, inplace=False");
     }
 }
