@@ -72,7 +72,7 @@ impl RunFile {
 
     fn from_map(mut map: Map<String, Value>) -> Result<Self> {
         if let Some(unknown) = map.keys().find(|key| !KEYS.contains(&key.as_str())) {
-            let near = nearest_name(unknown, KEYS.into_iter())
+            let near = nearest_name(unknown, KEYS)
                 .map_or(String::new(), |near| format!(", did you mean `{near}`?"));
             bail!(Misuse(format!("unknown key `{unknown}`{near}")));
         }

@@ -26,6 +26,7 @@ pub use error::{LowrankError, Result, hint};
 pub use generation::Generated;
 pub use inspection::inspect;
 pub use merging::{merge_folder, prove_merge};
+pub use model::near::nearest_name;
 pub use model::{Compute, GenerationConfig};
 pub use peft::report::grouped;
 pub use peft::{
@@ -36,7 +37,6 @@ pub use peft_model::{PeftModel, get_peft_model};
 pub use train::{
     Banner, Ending, Evaluation, Event, FIELDS, Field, LogEntry, Observer, Plan, ResumeProof,
     RowLoss, StopFlag, TOKEN_CACHE, TrainError, TrainOutput, TrainingArguments, UpdateDone,
-    nearest_name,
 };
 pub use trainer::Trainer;
 pub use trainer_verify::{ResumeCheck, verify_resume};

@@ -18,6 +18,7 @@ mod generate;
 mod generation_config;
 mod head;
 mod load;
+pub mod near;
 mod norm;
 mod parameter;
 mod projection;

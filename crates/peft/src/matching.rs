@@ -6,7 +6,7 @@
 //! because a list with one misspelt entry trains less than was asked for and says nothing.
 
 use formats::adapter_config::OneOrMany;
-use model::families::near::near_names;
+use model::near::near_names;
 use model::tree::ModuleTree;
 
 use crate::LoraConfig;

@@ -6,7 +6,6 @@
 mod names;
 mod value;
 
-pub use names::nearest_name;
 pub use value::{
     ArgumentValue, IntervalStrategy, LossNormalization, Names, Optimizer, SamplingStrategy,
     SaveFailure, SaveStrategy, SchedulerKwargs, SchedulerType,

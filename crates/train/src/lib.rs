@@ -34,7 +34,6 @@ pub use adapter_files::AdapterFiles;
 pub use arguments::{
     ArgumentValue, FIELDS, Field, IntervalStrategy, LossNormalization, Names, Optimizer,
     SamplingStrategy, SaveFailure, SaveStrategy, SchedulerKwargs, SchedulerType, TrainingArguments,
-    nearest_name,
 };
 pub use checkpoints::TOKEN_CACHE;
 pub use decoder_learner::{DecoderLearner, ModelFiles};

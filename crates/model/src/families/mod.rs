@@ -13,7 +13,6 @@ mod gpt2;
 mod keys;
 mod llama;
 mod mistral;
-pub mod near;
 mod nodes;
 mod notices;
 mod qwen2;
@@ -26,6 +25,7 @@ use serde_json::{Map, Value};
 
 pub use error::ConfigError;
 
+use crate::near::near_names;
 use crate::spec::DecoderSpec;
 use crate::tree::{Module, ModuleTree};
 use keys::Keys;
@@ -127,7 +127,7 @@ fn family(keys: Keys<'_>) -> Result<&'static Family, ConfigError> {
         path: keys.path().to_owned(),
         found: keys::shortened(found),
         known: supported(),
-        near: near::near_names(found, supported()),
+        near: near_names(found, supported()),
     })
 }
 

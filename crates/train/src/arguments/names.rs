@@ -1,5 +1,6 @@
 //! Names that have no field: those of `transformers` that mean nothing here, and misspellings.
 
+use model::near::nearest_name;
 use serde_json::Value;
 
 use super::FIELDS;
@@ -203,61 +204,9 @@ fn unknown(name: &str) -> Problem {
     }
 }
 
-/// The candidate that `name` is most likely a misspelling of: about a third of its letters differ at most (two letters
-/// swapped count twice, and that must pass in a word of five).
-pub fn nearest_name<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .map(|candidate| (distance(name, candidate), candidate))
-        .filter(|(distance, candidate)| distance * 3 <= candidate.len().max(name.len()) + 1)
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// Levenshtein's distance over bytes, one row at a time.
-fn distance(left: &str, right: &str) -> usize {
-    // A name this long is no misspelling; it also keeps a hostile run file from costing time.
-    if left.len() > 64 {
-        return left.len();
-    }
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, l) in left.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, r) in right.bytes().enumerate() {
-            let substituted = diagonal + usize::from(l != r);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[right.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn distance_counts_edits() {
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("abc", "abc"), 0);
-    }
-
-    #[test]
-    fn a_wholly_different_name_has_no_nearest() {
-        assert_eq!(
-            nearest_name("xyzzy", ["learning_rate", "seed"].into_iter()),
-            None
-        );
-        assert_eq!(
-            nearest_name("sede", ["learning_rate", "seed"].into_iter()),
-            None
-        );
-        assert_eq!(
-            nearest_name("weight_deacy", ["weight_decay"].into_iter()),
-            Some("weight_decay")
-        );
-    }
 
     #[test]
     fn no_name_is_both_supported_and_refused() {
