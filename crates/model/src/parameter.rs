@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use engine::backend::{Backend, Matrix};
-use engine::shapes::StoredMatrix;
+use engine::shapes::{StoredDtype, StoredMatrix};
+use formats::Dtype;
 
 /// One trained tensor.
 pub struct Parameter<B: Backend> {
@@ -124,19 +125,11 @@ pub struct LoraInit {
 
 /// The f32 values of a stored matrix (exact: every stored format widens).
 pub fn stored_values(stored: &StoredMatrix) -> Vec<f32> {
-    use engine::shapes::StoredDtype::{Bf16, F16, F32};
-    let bytes = (*stored.bytes).as_ref();
-    let halves = || bytes.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
-    match stored.dtype {
-        F32 => bytes
-            .chunks_exact(4)
-            .map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]]))
-            .collect(),
-        F16 => halves()
-            .map(|pair| half::f16::from_le_bytes(pair).to_f32())
-            .collect(),
-        Bf16 => halves()
-            .map(|pair| half::bf16::from_le_bytes(pair).to_f32())
-            .collect(),
-    }
+    let dtype = match stored.dtype {
+        StoredDtype::F32 => Dtype::F32,
+        StoredDtype::F16 => Dtype::F16,
+        StoredDtype::Bf16 => Dtype::BF16,
+    };
+    let values = dtype.to_f32((*stored.bytes).as_ref());
+    values.expect("each of the three is a float")
 }
