@@ -32,6 +32,9 @@ pub use error::RowsError;
 /// The largest row that is read, as it is written and as values.
 pub const MAX_ROW_BYTES: usize = 16 << 20;
 
+/// Most columns of a JSON or CSV file: each has its name here, and its place in every row.
+const MAX_COLUMNS: usize = 10_000;
+
 /// A row: column name to value, in the order of the columns.
 pub type Row = Map<String, Value>;
 

@@ -320,6 +320,11 @@ fn rows_case(index: usize) -> Option<(&'static str, usize, Vec<u8>)> {
         ),
         3 => ("many lines", LINES, "{}\n".repeat(16 << 20).into_bytes()),
         4 => ("many lines", CSV, "a\n".repeat(24 << 20).into_bytes()),
+        5 => {
+            let line = |at: usize| format!("{{\"{at:x}\":0}}\n");
+            let lines: String = (0..1 << 20).map(line).collect();
+            ("many columns", LINES, lines.into_bytes())
+        }
         _ => return None,
     };
     Some(case)

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::json_file::line_of;
 use super::starts::Starts;
-use super::{MAX_ROW_BYTES, RowsError};
+use super::{MAX_COLUMNS, MAX_ROW_BYTES, RowsError};
 
 pub(super) struct CsvRows {
     path: PathBuf,
@@ -147,6 +147,13 @@ impl<'a> Scan<'a> {
     }
 
     fn header(&self, start: usize) -> Result<Vec<String>, RowsError> {
+        if self.record.len() > MAX_COLUMNS {
+            let found = self.record.len();
+            return self.fault(
+                start,
+                format!("{found} columns in the header, at most {MAX_COLUMNS} are read"),
+            );
+        }
         let mut names: Vec<String> = Vec::with_capacity(self.record.len());
         for at in 0..self.record.len() {
             let mut name = self.text(at, start)?;

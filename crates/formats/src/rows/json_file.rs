@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::json::{Cursor, Fault};
 use super::starts::Starts;
-use super::{MAX_ROW_BYTES, RowsError};
+use super::{MAX_COLUMNS, MAX_ROW_BYTES, RowsError};
 
 pub(super) struct JsonRows {
     path: PathBuf,
@@ -120,6 +120,11 @@ impl Columns {
         for (name, value) in row {
             let kind = kind_of(value);
             match self.kinds.get_mut(name) {
+                None if self.names.len() == MAX_COLUMNS => {
+                    return Err(format!(
+                        "column `{name}` is one more than the {MAX_COLUMNS} that are read"
+                    ));
+                }
                 None => {
                     self.names.push(name.clone());
                     self.kinds.insert(name.clone(), kind);

@@ -136,6 +136,18 @@ fn rows_are_taken_up_to_their_limit() {
             format!("[{{\"a\": {}{}}}]", "[".repeat(depth), "]".repeat(depth)),
         )
     });
+    both(&mut row, "columns of CSV", 1 << 20, |above| {
+        let names: Vec<String> = (0..10_000 + u32::from(above))
+            .map(|at| at.to_string())
+            .collect();
+        let cells = ",".repeat(names.len() - 1);
+        open("a.csv", format!("{}\n{cells}\n", names.join(","))).map(|row| row.len())
+    });
+    both(&mut row, "columns of JSON Lines", 1 << 20, |above| {
+        let lines = 0..10_000 + u32::from(above);
+        let lines: String = lines.map(|at| format!("{{\"{at}\": 0}}\n")).collect();
+        open("a.jsonl", lines).map(|row| row.len())
+    });
     both(&mut row, "a row of CSV", MAX_ROW_BYTES, |above| {
         open(
             "a.csv",
@@ -146,7 +158,7 @@ fn rows_are_taken_up_to_their_limit() {
         )
     });
     let said = row
-        .finish(8)
+        .finish(12)
         .replace(&format!("{}/", folder.path().display()), "");
     insta::assert_snapshot!(said);
 }
