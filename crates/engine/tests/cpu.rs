@@ -55,6 +55,7 @@ fn check(
         let got = op.cpu(cpu);
         prop_assert_eq!(got.len(), want.len());
         for (got, want) in got.iter().zip(&want) {
+            prop_assert_eq!(got.values.len(), want.values.len(), "{}", got.name);
             for (i, (x, y)) in got.values.iter().zip(&want.values).enumerate() {
                 let size = want.sizes.as_ref().map_or(0.0, |sizes| f64::from(sizes[i]));
                 let error = (f64::from(*x) - f64::from(*y)).abs();

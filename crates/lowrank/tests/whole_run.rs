@@ -98,6 +98,7 @@ fn whole_run(family: &str, config: &LoraConfig) -> Outcome {
     assert_ne!(merged.fingerprint(), base_digest);
     assert_eq!(say(&merged)?, adapter_says);
     let merged_logits = merged.decoder().logits(&ids, &last)?;
+    assert_eq!(adapter_logits.len(), merged_logits.len());
     for (one, other) in adapter_logits.iter().zip(&merged_logits) {
         assert!((one - other).abs() < 1e-3, "{one} {other}");
     }

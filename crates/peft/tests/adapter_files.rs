@@ -55,6 +55,7 @@ fn logits(model: &Model) -> Vec<f32> {
 }
 
 fn largest_gap(left: &[f32], right: &[f32]) -> f32 {
+    assert!(!left.is_empty() && left.len() == right.len());
     let gaps = left.iter().zip(right).map(|(a, b)| (a - b).abs());
     gaps.fold(0.0, f32::max)
 }

@@ -236,7 +236,9 @@ fn compare_weights(name: &str, decoder: &Decoder<Reference>, finals: &WeightStor
     let mut compared = 0;
     for parameter in decoder.trainable() {
         let want = finals.get(&format!("{name}.{}", parameter.name)).unwrap();
-        for (found, want) in parameter.value.iter().zip(want.to_f32().unwrap()) {
+        let want = want.to_f32().unwrap();
+        assert_eq!(parameter.value.len(), want.len(), "{name}");
+        for (found, want) in parameter.value.iter().zip(want) {
             assert!(
                 (found - want).abs() <= 2e-5,
                 "{name}, {}: {found} {want}",
@@ -353,7 +355,10 @@ fn twenty_updates(name: &str) {
         disk: Disk::real(),
     };
     trainer.train().unwrap();
-    for (found, want) in log.1.iter().zip(case.log()) {
+    let wanted = case.log();
+    assert!(wanted.len() >= 20, "{name}");
+    assert_eq!(log.1.len(), wanted.len(), "{name}");
+    for (found, want) in log.1.iter().zip(wanted) {
         let label = format!("{name}, update {}", want.step);
         assert_eq!(found.learning_rate, want.learning_rate, "{label}");
         assert_close(&label, found.loss, want.loss, 2e-5);
@@ -374,6 +379,7 @@ fn compare_finals(case: &testkit::Golden, name: &str, decoder: &Decoder<Referenc
     for parameter in decoder.trainable() {
         let tensor = |kind: &str| &case.tensor(&format!("{kind}.{}", parameter.name)).values;
         let (want, grad) = (tensor("final"), tensor("grad"));
+        assert_eq!(parameter.value.len(), want.len(), "{name}");
         for (at, (found, want)) in parameter.value.iter().zip(want).enumerate() {
             // The mask has the elements whose f32 and f64 runs ended apart. Of their kind (a key's bias, whose
             // gradient is rounding only) a few ended together by chance.

@@ -53,12 +53,10 @@ fn jinja_renders_as_python_does() {
             case["response"].as_str().expect("text"),
         );
         let template = Template::jinja(prompt, response).unwrap_or_else(|error| panic!("{error}"));
-        let pairs = golden["rows"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .zip(case["rows"].as_array().into_iter().flatten());
-        for (row, want) in pairs {
+        let list = |rows: &Value| rows.as_array().expect("a list").clone();
+        let (rows, wants) = (list(&golden["rows"]), list(&case["rows"]));
+        assert!(!rows.is_empty() && rows.len() == wants.len(), "{prompt:?}");
+        for (row, want) in rows.iter().zip(&wants) {
             let (got_prompt, got_response) = template
                 .render(object(row), &tokens())
                 .expect("the row is whole");

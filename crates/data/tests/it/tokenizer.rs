@@ -107,6 +107,8 @@ fn real_texts_equal_another_implementation() {
         for lines in ["small", "mixed"] {
             let input = read(format!("{lines}_input.txt"));
             let want = read(format!("{lines}_tokens_{name}.txt"));
+            let lines = input.split('\n').count();
+            assert!(lines > 10 && lines == want.split('\n').count(), "{name}");
             for (line, want) in input.split('\n').zip(want.split('\n')) {
                 check(&line.replace("\\n", "\n").replace("\\s", " "), want);
             }

@@ -167,6 +167,9 @@ impl Case {
 
 /// Equal values; NaN is NaN whatever its payload. Emulated bf16 keeps subnormal sums.
 fn same(got: &[f32], want: &[f32]) -> Result<(), String> {
+    if got.len() != want.len() {
+        return Err(format!("{} elements, want {}", got.len(), want.len()));
+    }
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
         let close = (g - w).abs() < 1e-34;
         if !(g == w || close || (g.is_nan() && w.is_nan())) {

@@ -155,6 +155,7 @@ proptest! {
             let want = Apply { x, f }.run(Scalar);
             for isa in Isa::available() {
                 let got = dispatch(isa, Apply { x, f });
+                prop_assert_eq!(got.0.len(), want.0.len());
                 for (i, (got, want)) in got.0.iter().zip(&want.0).enumerate() {
                     prop_assert!(same(*got, *want), "{f:?} {isa:?} of {}: {got} {want}", x[i]);
                 }
@@ -176,6 +177,7 @@ fn sweep() -> Vec<f32> {
 fn worst(f: Function, truth: impl Fn(f64) -> f64, counts: impl Fn(f64) -> bool) -> (f64, f32) {
     let x = sweep();
     let got = dispatch(Isa::detect(), Apply { x: &x, f }).0;
+    assert_eq!(x.len(), got.len());
     let mut worst = (0.0, 0.0);
     for (x, got) in x.into_iter().zip(got) {
         let want = truth(f64::from(x));
@@ -242,6 +244,7 @@ fn the_normal_distribution_is_within_its_stated_error() {
         },
     )
     .0;
+    assert_eq!(x.len(), got.len());
     for (x, got) in x.iter().zip(&got) {
         let error = (f64::from(*got) - cumulative(f64::from(*x))).abs();
         assert!(error <= 8e-8, "Φ({x}) = {got}, off by {error}");
@@ -258,6 +261,7 @@ fn the_normal_distribution_is_within_its_stated_error() {
         },
     )
     .0;
+    assert_eq!(x.len(), density.len());
     for (x, got) in x.iter().zip(&density) {
         let x = f64::from(*x);
         let want = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();

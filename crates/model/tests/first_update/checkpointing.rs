@@ -45,6 +45,7 @@ fn every_loss_and_gradient_keeps_its_bits_under_activation_checkpointing() {
                 let kept = bits(&case, batch, settings, false);
                 let again = bits(&case, batch, settings, true);
                 assert!(kept.len() > 4 && kept[0].1.len() >= 10);
+                assert_eq!(kept.len(), again.len(), "{case}, {settings:?}");
                 for ((name, kept), (_, again)) in kept.iter().zip(&again) {
                     assert_eq!(kept, again, "{case}, {settings:?}: {name}");
                 }

@@ -61,6 +61,10 @@ fn an_update_in_one_pass_or_a_pass_a_row_drops_the_same_elements() {
         let (losses, grads) = update(&case, &[pass(&rows)]);
         let (cut_losses, cut_grads) = update(&case, &each);
         assert!(distance(&cut_losses, &losses).rel <= 1e-6, "{family}");
+        assert!(
+            !grads.is_empty() && cut_grads.len() == grads.len(),
+            "{family}"
+        );
         for ((name, cut), (_, whole)) in cut_grads.iter().zip(&grads) {
             let off = distance(cut, whole).rel;
             assert!(off <= 1e-5, "{family}, {name}: {off:e}");

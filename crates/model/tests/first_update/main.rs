@@ -243,6 +243,7 @@ fn a_beginning_computed_once_gives_the_losses_and_gradients_of_whole_rows() {
         let ((losses, grads), (whole_losses, whole)) = (run(true), run(false));
         assert_eq!(losses.len(), 10);
         assert!(distance(&losses, &whole_losses).rel < 1e-6, "{family}");
+        assert!(!grads.is_empty() && grads.len() == whole.len(), "{family}");
         for ((name, grad), (_, want)) in grads.iter().zip(&whole) {
             let off = distance(grad, want).rel;
             assert!(

@@ -158,7 +158,9 @@ mod tests {
             };
             let got = folded(bytemuck::cast_slice(&w), Dtype::F32, delta).unwrap();
             let got = Dtype::F32.to_f32(&got).unwrap();
-            for (got, want) in got.iter().zip(want(&target, &a, &b, &w)) {
+            let want = want(&target, &a, &b, &w);
+            assert_eq!(got.len(), want.len());
+            for (got, want) in got.iter().zip(want) {
                 assert!((f64::from(*got) - want).abs() < 1e-6, "{got} {want}");
             }
         }
