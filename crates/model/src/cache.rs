@@ -52,8 +52,16 @@ impl<B: Backend> Decoder<B> {
     /// Runs `ids` behind the tokens in the cache and returns the logits `[V]` after the last one.
     ///
     /// # Errors
-    /// [`ModelError::TokenId`], [`ModelError::TooLong`], or the engine's.
+    /// [`ModelError::Generation`] for no ids, [`ModelError::TokenId`], [`ModelError::TooLong`], or the engine's. The
+    /// cache is then as it was.
     pub fn extend(&self, cache: &mut KvCache<B>, ids: &[u32]) -> Result<Vec<f32>, ModelError> {
+        if ids.is_empty() {
+            return Err(ModelError::Generation {
+                name: "input_ids",
+                reason: "must have at least one token",
+                value: "0".into(),
+            });
+        }
         let past = cache.len;
         let len = past + ids.len();
         let segments = [Segment {

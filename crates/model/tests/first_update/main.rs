@@ -11,7 +11,7 @@ use engine::shapes::{ComputeDtype, Prefix, Segment};
 use formats::hf_config::HfConfig;
 use formats::weights::WeightStore;
 use lowrank_model::spec::DecoderSpec;
-use lowrank_model::{Decoder, LoraInit, PassKey, Target, TokenBatch};
+use lowrank_model::{Decoder, LoraInit, ModelError, PassKey, Target, TokenBatch};
 use testkit::{Golden, Row, Tol, distance, golden};
 
 mod checkpointing;
@@ -186,6 +186,27 @@ fn greedy_tokens_match_peft_with_and_without_the_cache() {
                 .expect("logits");
             assert_eq!(best as u32, new[new.len() - 1], "{family}");
         }
+    }
+}
+
+#[test]
+fn no_token_behind_the_cache_is_refused_and_the_cache_goes_on() {
+    let decoder = load(&golden("bloom/attention"), cpu());
+    let mut cache = decoder.new_cache(4);
+    for len in [0, 3] {
+        let refused = decoder.extend(&mut cache, &[]).expect_err("no token");
+        assert!(
+            matches!(
+                refused,
+                ModelError::Generation {
+                    name: "input_ids",
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+        assert_eq!(cache.len(), len);
+        decoder.extend(&mut cache, &[5, 9, 33]).expect("logits");
     }
 }
 
