@@ -62,8 +62,8 @@ impl CausalLm {
         let spec = families::decoder_spec(&config)?;
         let tree = families::module_tree(&config)?;
         let best = Cpu::best_compute_dtype();
-        let (compute, notice) = options.compute_dtype.settle(&weights, best);
-        let notices = (untied.into_iter().chain(notice)).chain(families::notices(&config)?);
+        let (compute, rounds) = options.compute_dtype.settle(&spec, &weights, best);
+        let notices = (untied.into_iter().chain(rounds)).chain(families::notices(&config)?);
         let backend = Arc::new(Cpu::new(options.threads, compute, options.isa));
         let decoder = Decoder::load(backend, spec, &weights)?;
         Ok(Self {
