@@ -135,6 +135,8 @@ pub struct GenerationConfig {
     pub top_k: Option<usize>,
     pub top_p: Option<f64>,
     pub repetition_penalty: Option<f64>,
+    /// Every key of the file, also those that nothing here honours.
+    pub raw: Map<String, Value>,
 }
 
 impl GenerationConfig {
@@ -166,6 +168,7 @@ impl GenerationConfig {
             top_k: config.integer("top_k")?,
             top_p: config.float("top_p")?,
             repetition_penalty: config.float("repetition_penalty")?,
+            raw: config.raw.clone(),
         })
     }
 }

@@ -116,6 +116,11 @@ impl CausalLm {
         config
     }
 
+    /// Says which keys of `generation_config.json` change what transformers generates with `config`, but nothing here.
+    pub fn generation_notice(&self, config: &GenerationConfig) -> Option<String> {
+        config.notice(&self.generation)
+    }
+
     /// Generates behind `prompt`; `on_text` gets each piece as it comes.
     ///
     /// # Errors

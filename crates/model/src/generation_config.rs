@@ -1,8 +1,44 @@
 //! How to generate: a user's settings, with transformers' names and defaults.
 
 use formats::hf_config;
+use serde_json::Value;
 
 use crate::error::ModelError;
+
+/// Keys of `generation_config.json` that decide which tokens transformers takes and that nothing here reads, with the
+/// number that asks for nothing. So do null, `false`, and an empty list.
+const UNREAD: [(&str, Option<f64>); 22] = [
+    ("num_beams", Some(1.0)),
+    ("penalty_alpha", Some(0.0)),
+    ("dola_layers", None),
+    ("constraints", None),
+    ("force_words_ids", None),
+    ("guidance_scale", Some(1.0)),
+    ("sequence_bias", None),
+    ("encoder_repetition_penalty", Some(1.0)),
+    ("no_repeat_ngram_size", Some(0.0)),
+    ("encoder_no_repeat_ngram_size", Some(0.0)),
+    ("bad_words_ids", None),
+    ("min_length", Some(0.0)),
+    ("min_new_tokens", Some(0.0)),
+    ("forced_bos_token_id", None),
+    ("forced_eos_token_id", None),
+    ("exponential_decay_length_penalty", None),
+    ("suppress_tokens", None),
+    ("begin_suppress_tokens", None),
+    ("watermarking_config", None),
+    ("token_healing", None),
+    ("stop_strings", None),
+    ("max_time", None),
+];
+/// The same of those that only draws ask for.
+const UNREAD_BY_DRAWS: [(&str, Option<f64>); 5] = [
+    ("min_p", Some(0.0)),
+    ("top_h", None),
+    ("typical_p", Some(1.0)),
+    ("epsilon_cutoff", Some(0.0)),
+    ("eta_cutoff", Some(0.0)),
+];
 
 /// How to generate. The defaults are greedy, as `GenerationConfig`'s.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +96,28 @@ impl GenerationConfig {
         }
     }
 
+    /// Says which keys of `generation_config.json` change what transformers generates with these settings, but nothing
+    /// here.
+    pub fn notice(&self, stored: &hf_config::GenerationConfig) -> Option<String> {
+        let of_draws = if self.do_sample {
+            &UNREAD_BY_DRAWS[..]
+        } else {
+            &[]
+        };
+        let keys = UNREAD.iter().chain(of_draws);
+        let keys = keys.filter(|(key, idle)| {
+            let value = stored.raw.get(*key);
+            value.is_some_and(|value| asks(value, *idle))
+        });
+        let names: Vec<&str> = keys.map(|(key, _)| *key).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "generation_config.json sets what is not honoured here, transformers' text may differ: {}",
+                names.join(", ")
+            )
+        })
+    }
+
     /// The length at which generation stops, prompt included.
     ///
     /// # Errors
@@ -113,17 +171,62 @@ impl GenerationConfig {
     }
 }
 
+/// Whether a setting's value asks for anything; `idle` is a number that does not.
+fn asks(value: &Value, idle: Option<f64>) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(on) => *on,
+        Value::Number(number) => number.as_f64() != idle,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
-    fn stored(file: &Value) -> GenerationConfig {
+    fn read(file: &Value) -> hf_config::GenerationConfig {
         let map = file.as_object().expect("an object").clone();
         let config = hf_config::HfConfig::from_map(map, "generation_config.json");
-        let stored = hf_config::GenerationConfig::of(&config).expect("values of the right kinds");
-        GenerationConfig::from_stored(&stored)
+        hf_config::GenerationConfig::of(&config).expect("values of the right kinds")
+    }
+
+    fn stored(file: &Value) -> GenerationConfig {
+        GenerationConfig::from_stored(&read(file))
+    }
+
+    #[test]
+    fn stored_keys_that_change_the_text_and_are_not_honoured_are_told() {
+        let idle = json!({"num_beams": 1, "no_repeat_ngram_size": 0, "min_new_tokens": null, "guidance_scale": 1.0,
+            "suppress_tokens": [], "token_healing": false, "typical_p": 1, "use_cache": true, "length_penalty": 2.0,
+            "repetition_penalty": 1.3, "temperature": 0.6, "max_length": 4096, "transformers_version": "5.23.0"});
+        for do_sample in [false, true] {
+            let config = GenerationConfig {
+                do_sample,
+                ..GenerationConfig::default()
+            };
+            assert_eq!(config.notice(&read(&idle)), None);
+        }
+        let file = json!({"num_beams": 4, "no_repeat_ngram_size": 2, "suppress_tokens": [0], "forced_eos_token_id": 0,
+            "min_p": 0.1});
+        let told = |do_sample| {
+            let config = GenerationConfig {
+                do_sample,
+                ..GenerationConfig::default()
+            };
+            config.notice(&read(&file)).expect("some are not honoured")
+        };
+        let greedy = ": num_beams, no_repeat_ngram_size, forced_eos_token_id, suppress_tokens";
+        assert!(told(false).ends_with(greedy), "{}", told(false));
+        assert!(
+            told(true).ends_with(&format!("{greedy}, min_p")),
+            "{}",
+            told(true)
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use lowrank::{Compute, GenerationConfig, Tokenizer};
 
 use super::{EngineFlags, Model};
 use crate::misuse::Misuse;
-use crate::output;
+use crate::output::{self, say};
 
 /// Continues a prompt: greedy, unless a sampling flag is given.
 #[derive(Debug, Args)]
@@ -40,9 +40,9 @@ pub(crate) struct GenerateArgs {
     /// Draw among the likeliest that together have this probability; implies --do-sample.
     #[arg(long)]
     top_p: Option<f32>,
-    /// Above 1: makes tokens that are there already less likely.
-    #[arg(long, default_value_t = 1.0)]
-    repetition_penalty: f32,
+    /// Above 1: makes tokens that are there already less likely [default: of generation_config.json, else 1].
+    #[arg(long)]
+    repetition_penalty: Option<f32>,
     /// Of the draws.
     #[arg(long, default_value_t = 42)]
     seed: u64,
@@ -62,6 +62,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     )?;
     let tokenizer = Tokenizer::from_pretrained(&args.model)?;
     let config = config(args, &model, &tokenizer);
+    if let Some(notice) = model.base().generation_notice(&config) {
+        say(&format!("note: {notice}"));
+    }
     let mut results = Vec::new();
     for prompt in &args.prompt {
         let prompt = prompt.replace("\\n", "\n");
@@ -97,7 +100,7 @@ fn check(args: &GenerateArgs) -> Result<(), Misuse> {
         max_new_tokens: args.max_new_tokens.or(Some(1)),
         temperature: args.temperature.unwrap_or(1.0),
         top_p: args.top_p.unwrap_or(1.0),
-        repetition_penalty: args.repetition_penalty,
+        repetition_penalty: args.repetition_penalty.unwrap_or(1.0),
         ..GenerationConfig::default()
     };
     let length = settings.total_length(1);
@@ -117,7 +120,9 @@ fn config(args: &GenerateArgs, model: &Model, tokenizer: &Tokenizer) -> Generati
         temperature: args.temperature.unwrap_or(defaults.temperature),
         top_k: args.top_k.unwrap_or(defaults.top_k),
         top_p: args.top_p.unwrap_or(defaults.top_p),
-        repetition_penalty: args.repetition_penalty,
+        repetition_penalty: args
+            .repetition_penalty
+            .unwrap_or(defaults.repetition_penalty),
         seed: args.seed,
         eos_token_ids: defaults.eos_token_ids,
     }

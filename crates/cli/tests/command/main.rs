@@ -8,6 +8,7 @@
 )]
 
 mod bad_input;
+mod generate;
 mod isa;
 mod sandbox;
 #[cfg(unix)]
