@@ -60,7 +60,8 @@ impl Trainer<'_> {
         let files = AdapterFiles {
             plan: &self.model.plan,
             tree: &base.tree,
-            base: (!any_base).then_some(&base.weights),
+            base: Some(&base.weights),
+            any_base,
             tokenizer: self.processing_class.as_deref(),
         };
         let backend = base.decoder.shared_backend();

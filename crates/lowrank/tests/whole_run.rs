@@ -33,8 +33,17 @@ fn open(folder: &Path) -> lowrank::Result<CausalLm> {
     CausalLm::load(folder, options)
 }
 
-/// Trains five updates on `family`'s tiny model and saves the adapter to `lora`.
+/// Trains five updates on the tiny model and saves the adapter to `lora`.
 fn train(root: &Path, config: &LoraConfig) -> lowrank::Result<Vec<f64>> {
+    train_with(root, config, TrainingArguments::default())
+}
+
+/// The same, with arguments beside its own.
+fn train_with(
+    root: &Path,
+    config: &LoraConfig,
+    more: TrainingArguments,
+) -> lowrank::Result<Vec<f64>> {
     let (model, output) = (root.join("model"), root.join("lora"));
     let tokenizer = Arc::new(Tokenizer::from_pretrained(&model)?);
     let rows = Dataset::open(root.join("rows.jsonl"), None)?;
@@ -46,7 +55,7 @@ fn train(root: &Path, config: &LoraConfig) -> lowrank::Result<Vec<f64>> {
         max_steps: 5,
         learning_rate: 0.05,
         logging_steps: 1.0,
-        ..TrainingArguments::default()
+        ..more
     };
     let mut model = get_peft_model(open(&model)?, config, args.seed)?;
     let trained = Trainer {
@@ -170,6 +179,39 @@ fn an_untied_pair_is_saved_and_reopened_as_two() -> Outcome {
             ..LoraConfig::default()
         },
     )
+}
+
+/// The checkpoint has the first base's head beside the delta, which is not the changed base's.
+#[test]
+fn a_targeted_head_is_resumed_on_a_base_that_may_differ() -> Outcome {
+    let root = tempfile::tempdir()?;
+    let folder = root.path().join("model");
+    testkit::tiny_model("llama", &folder);
+    std::fs::write(root.path().join("rows.jsonl"), ROWS)?;
+    let config = LoraConfig {
+        r: 4,
+        target_modules: Some(OneOrMany::Many(vec!["q_proj".into(), "lm_head".into()])),
+        ..LoraConfig::default()
+    };
+    train(root.path(), &config)?;
+    let path = folder.join("model.safetensors");
+    let mut tensors = testkit::read_tensors(&path);
+    tensors.get_mut("lm_head.weight").unwrap().values[7] += 0.25;
+    testkit::write_tensors(&path, &tensors);
+
+    let latest = TrainingArguments {
+        resume_from_checkpoint: Some("latest".into()),
+        ..TrainingArguments::default()
+    };
+    let refused = train_with(root.path(), &config, latest.clone()).unwrap_err();
+    assert!(
+        refused.to_string().contains("`base_model` was"),
+        "{refused}"
+    );
+    let changed = serde_json::from_value(serde_json::json!({
+        "resume_from_checkpoint": "latest", "resume_with_changed": "base_model"}))?;
+    train_with(root.path(), &config, changed)?;
+    Ok(())
 }
 
 /// The adapter is heard from its own folder and the merged model from its own: what differs on disk is found.

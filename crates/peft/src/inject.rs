@@ -68,6 +68,7 @@ pub fn load_adapter<B: Backend>(
         spec: decoder.spec(),
         tree,
         weights,
+        any_base: false,
     };
     let adapter = read_adapter(folder, base)?;
     apply_adapter(decoder, &adapter)?;

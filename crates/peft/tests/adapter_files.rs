@@ -261,6 +261,7 @@ fn refusal(case: &str, folder: &Path) -> PeftError {
         spec: model.decoder.spec(),
         tree: &model.tree,
         weights: Some(&model.weights),
+        any_base: false,
     };
     read_adapter(folder, base).expect_err("must be refused")
 }
@@ -435,6 +436,7 @@ fn tensors_read(adapter: &Path, config: &Path) -> Result<usize, PeftError> {
         spec: &spec,
         tree: &tree,
         weights: None,
+        any_base: false,
     };
     Ok(read_adapter(adapter, base)?.values.len())
 }

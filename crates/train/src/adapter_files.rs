@@ -21,6 +21,8 @@ pub struct AdapterFiles<'a> {
     pub tree: &'a ModuleTree,
     /// The base's weights; needed where the adapter copies some of them.
     pub base: Option<&'a WeightStore>,
+    /// What is read may be of another base.
+    pub any_base: bool,
     /// Whose files are copied into each checkpoint.
     pub tokenizer: Option<&'a Tokenizer>,
 }
@@ -35,15 +37,13 @@ impl<B: Backend> ModelFiles<B> for AdapterFiles<'_> {
     }
 
     fn load(&self, decoder: &mut Decoder<B>, folder: &Path) -> Result<(), TrainError> {
-        let (spec, tree, weights) = (decoder.spec(), self.tree, self.base);
-        let adapter = read_adapter(
-            folder,
-            BaseModel {
-                spec,
-                tree,
-                weights,
-            },
-        )?;
+        let base = BaseModel {
+            spec: decoder.spec(),
+            tree: self.tree,
+            weights: self.base,
+            any_base: self.any_base,
+        };
+        let adapter = read_adapter(folder, base)?;
         // Every value of the folder has a place by `set_values`; the other way round is asked here.
         let untouched = decoder
             .trainable()

@@ -98,6 +98,7 @@ impl World {
             plan: &plan,
             tree: &tree,
             base: Some(&self.weights),
+            any_base: false,
             tokenizer: None,
         };
         let mut arguments = json!({"output_dir": folder.to_str().unwrap(), "max_steps": 5,

@@ -101,6 +101,7 @@ pub(crate) fn run(args: &OursArgs) -> Result<()> {
         plan: &plan,
         tree: &tree,
         base: Some(&weights),
+        any_base: false,
         tokenizer: None,
     };
     let decoder = &mut decoder;

@@ -47,6 +47,7 @@ fn read(adapter: &Path, config: &Path) -> Result<usize, PeftError> {
         spec: &spec,
         tree: &tree,
         weights: None,
+        any_base: false,
     };
     Ok(read_adapter(adapter, base)?.values.len())
 }

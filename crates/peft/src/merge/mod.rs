@@ -82,6 +82,7 @@ pub fn merge_folder(
         spec: &spec,
         tree: &tree,
         weights: Some(&weights),
+        any_base: false,
     };
     let adapter = read_adapter(adapter_dir, base)?;
     let merge = Merge {

@@ -275,6 +275,7 @@ fn read(folder: &Path) -> Result<(), String> {
         spec: &spec,
         tree: &tree,
         weights: Some(&weights),
+        any_base: false,
     };
     read_adapter(folder, base)
         .map(drop)
