@@ -20,8 +20,6 @@ const STEPS: u64 = 4;
 const SIGNAL: usize = 15;
 /// What is never published is staged for this name.
 const INSIDE: &str = "verification";
-/// The largest file that is compared is the optimizer's state.
-const MAX_FILE_BYTES: u64 = 1 << 40;
 
 /// What [`verify_resume`] compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -226,9 +224,13 @@ struct Compared {
 
 impl Compared {
     fn add(&mut self, disk: &Disk, name: String, paths: [PathBuf; 2]) -> Result<(), TrainError> {
-        let [one, other] = paths.map(|path| disk.read_capped(path, MAX_FILE_BYTES));
-        let (one, other) = (one?, other?);
-        self.size_bytes += one.len() as u64;
+        // An optimizer's state may be larger than what memory is left: digests are taken in pieces.
+        let digest = |path| {
+            let size_bytes = disk.open_read(path)?.size_bytes();
+            Ok::<_, DurableError>((size_bytes, disk.sha256_file(path)?))
+        };
+        let (one, other) = (digest(&paths[0])?, digest(&paths[1])?);
+        self.size_bytes += one.0;
         if one != other {
             self.differing.push(name.clone());
         }
