@@ -1,5 +1,5 @@
 //! From what was asked to what will be done: every value settled, every combination without effect
-//! refused.
+//! refused (or told, where recipes set one of the two beside the other as a habit).
 
 mod check;
 mod settle;
@@ -97,6 +97,7 @@ impl Plan {
             notices: Vec::new(),
         };
         check.ranges();
+        check.logging();
         check.evaluation(eval_examples);
         check.saving();
         let steps = check.steps(examples);

@@ -82,6 +82,19 @@ impl Check<'_> {
         );
     }
 
+    pub(super) fn logging(&mut self) {
+        let a = self.arguments;
+        let is_asked = a.logging_steps != TrainingArguments::default().logging_steps;
+        let are_eval_steps = a.eval_strategy == IntervalStrategy::Steps && a.eval_steps.is_none();
+        if is_asked && a.logging_strategy != IntervalStrategy::Steps && !are_eval_steps {
+            let message = format!(
+                "has no effect with logging_strategy `{}`",
+                a.logging_strategy.as_str()
+            );
+            self.wrong("logging_steps", message, "set logging_strategy to steps");
+        }
+    }
+
     pub(super) fn evaluation(&mut self, eval_examples: Option<usize>) {
         let a = self.arguments;
         let evaluates = a.eval_strategy != IntervalStrategy::No;
@@ -118,6 +131,12 @@ impl Check<'_> {
                 "has no effect without evaluations",
                 "set eval_strategy",
             );
+        }
+        let usual = TrainingArguments::default().per_device_eval_batch_size;
+        if a.per_device_eval_batch_size != usual && !wants_data {
+            // Refusing it would stop recipes of the Python stack, which set it beside the training one out of habit.
+            self.notices
+                .push("per_device_eval_batch_size has no effect without evaluations".into());
         }
         let deciding = [
             ("load_best_model_at_end", a.load_best_model_at_end),

@@ -110,6 +110,14 @@ fn combinations_without_effect_are_refused_by_name() {
             "`num_train_epochs` must be above 0: found 0",
         ),
         (
+            json!({"logging_strategy": "no", "logging_steps": 3}),
+            "`logging_steps` has no effect with logging_strategy `no`",
+        ),
+        (
+            json!({"logging_strategy": "epoch", "logging_steps": 3}),
+            "`logging_steps` has no effect with logging_strategy `epoch`",
+        ),
+        (
             json!({"adam_beta2": 1}),
             "`adam_beta2` must be 0 or more and below 1: found 1",
         ),
@@ -125,6 +133,38 @@ fn combinations_without_effect_are_refused_by_name() {
     for (map, want) in cases {
         let text = refusal(map, 20, None);
         assert!(text.contains(want), "want: {want}\nfound: {text}");
+    }
+}
+
+#[test]
+fn logging_steps_may_stand_for_eval_steps_where_nothing_is_logged() {
+    let map = json!({"logging_strategy": "no", "logging_steps": 3, "eval_strategy": "steps"});
+    assert_eq!(
+        plan(map, 20, Some(5)).unwrap().evaluation,
+        Interval::Steps(3)
+    );
+    let map = json!({"logging_strategy": "no", "logging_steps": 3, "eval_strategy": "steps", "eval_steps": 2});
+    assert!(refusal(map, 20, Some(5)).contains("`logging_steps` has no effect"));
+}
+
+#[test]
+fn a_size_of_evaluations_that_are_not_made_is_told_but_not_refused() {
+    let notice = "per_device_eval_batch_size has no effect without evaluations";
+    let told = |map, eval| {
+        plan(map, 5000, eval)
+            .unwrap()
+            .notices
+            .contains(&notice.to_owned())
+    };
+    assert!(told(json!({"per_device_eval_batch_size": 2}), None));
+    assert!(!told(json!({}), None));
+    for when in [
+        json!({"eval_strategy": "epoch"}),
+        json!({"eval_on_start": true}),
+    ] {
+        let mut map = when;
+        map["per_device_eval_batch_size"] = 2.into();
+        assert!(!told(map, Some(5)));
     }
 }
 
