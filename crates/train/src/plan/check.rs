@@ -3,6 +3,9 @@
 use crate::arguments::{IntervalStrategy, SaveStrategy, TrainingArguments};
 use crate::error::Problem;
 
+/// Most rows of a micro-batch, micro-batches of an update, tokens of a pass: no product of two comes near overflowing.
+const MAX_SIZE: usize = 1 << 24;
+
 pub(super) struct Check<'a> {
     pub(super) arguments: &'a TrainingArguments,
     pub(super) problems: Vec<Problem>,
@@ -34,9 +37,9 @@ impl Check<'_> {
         ];
         for (name, size) in sizes {
             self.require(
-                (1..=1 << 32).contains(&size),
+                (1..=MAX_SIZE).contains(&size),
                 name,
-                "1 or more",
+                &format!("from 1 to {MAX_SIZE}"),
                 size as f64,
             );
         }

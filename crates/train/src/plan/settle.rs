@@ -7,6 +7,9 @@ use crate::arguments::{SchedulerType, TrainingArguments};
 use crate::schedule::Schedule;
 use crate::steps::Steps;
 
+/// Most epochs. Whatever rows fit a machine, these make fewer than 2^53 updates, which f64 still tells apart.
+const MAX_EPOCHS: f64 = 1e6;
+
 impl Check<'_> {
     pub(super) fn steps(&mut self, examples: usize) -> Option<Steps> {
         let a = self.arguments;
@@ -90,10 +93,12 @@ impl Check<'_> {
         let a = self.arguments;
         let per_epoch = steps.updates_per_epoch();
         if a.max_steps == -1 {
-            let updates = (a.num_train_epochs * per_epoch as f64).ceil();
-            let possible = (1.0..1e15).contains(&updates);
-            self.require(possible, "num_train_epochs", "above 0", a.num_train_epochs);
-            return possible.then_some((updates as u64, a.num_train_epochs.ceil() as u64));
+            let epochs = a.num_train_epochs;
+            let possible = epochs > 0.0 && epochs <= MAX_EPOCHS;
+            let wants = format!("above 0 and at most {MAX_EPOCHS}");
+            self.require(possible, "num_train_epochs", &wants, epochs);
+            let updates = (epochs * per_epoch as f64).ceil();
+            return possible.then_some((updates as u64, epochs.ceil() as u64));
         }
         if a.num_train_epochs != TrainingArguments::default().num_train_epochs {
             let message = "has no effect beside max_steps, which overrides it";

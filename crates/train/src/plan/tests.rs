@@ -107,7 +107,7 @@ fn combinations_without_effect_are_refused_by_name() {
         ),
         (
             json!({"num_train_epochs": 0}),
-            "`num_train_epochs` must be above 0: found 0",
+            "`num_train_epochs` must be above 0 and at most 1000000: found 0",
         ),
         (
             json!({"logging_strategy": "no", "logging_steps": 3}),
@@ -123,7 +123,7 @@ fn combinations_without_effect_are_refused_by_name() {
         ),
         (
             json!({"gradient_accumulation_steps": 0}),
-            "`gradient_accumulation_steps` must be 1 or more",
+            "`gradient_accumulation_steps` must be from 1 to 16777216: found 0",
         ),
         (
             json!({"lr_scheduler_kwargs": {"power": 1}}),
@@ -166,6 +166,50 @@ fn a_size_of_evaluations_that_are_not_made_is_told_but_not_refused() {
         map["per_device_eval_batch_size"] = 2.into();
         assert!(!told(map, Some(5)));
     }
+}
+
+#[test]
+fn sizes_are_refused_by_their_range_before_they_overflow() {
+    for name in [
+        "per_device_train_batch_size",
+        "per_device_eval_batch_size",
+        "gradient_accumulation_steps",
+        "max_tokens_per_pass",
+    ] {
+        for size in [1_u64 << 25, 1 << 33] {
+            let text = refusal(json!({name: size}), 20, None);
+            let want = format!("`{name}` must be from 1 to 16777216: found {size}");
+            assert!(text.contains(&want), "want: {want}\nfound: {text}");
+        }
+    }
+    let largest =
+        json!({"per_device_train_batch_size": 1 << 24, "gradient_accumulation_steps": 1 << 24});
+    let steps = plan(largest, 20, None).unwrap().steps;
+    assert_eq!(
+        steps.batch_size.checked_mul(steps.accumulation),
+        Some(1 << 48)
+    );
+}
+
+#[test]
+fn many_epochs_are_taken_for_any_number_of_rows() {
+    let plan_of = |epochs| {
+        plan(
+            json!({"num_train_epochs": epochs, "per_device_train_batch_size": 1}),
+            1 << 30,
+            None,
+        )
+    };
+    let plan = plan_of(1e6).unwrap();
+    assert_eq!(
+        (plan.max_steps, plan.num_train_epochs),
+        (1_000_000 << 30, 1_000_000)
+    );
+    let text = plan_of(1e6 + 1.0).unwrap_err().to_string();
+    assert!(
+        text.contains("`num_train_epochs` must be above 0 and at most 1000000: found 1000001"),
+        "{text}"
+    );
 }
 
 #[test]
