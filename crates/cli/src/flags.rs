@@ -105,14 +105,14 @@ pub(crate) fn lora_names() -> impl Iterator<Item = &'static str> {
     LORA_FIELDS.iter().map(|field| field.name)
 }
 
-/// The flags that were given, as the `train:` and `lora:` sections of a run file.
+/// The flags of `TrainingArguments` that were given, as the `train:` section of a run file.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TrainFlags {
     /// Values of `TrainingArguments`, as text.
     pub(crate) train: Map<String, Value>,
 }
 
-/// The flags of `LoraConfig` that were given.
+/// The flags of `LoraConfig` that were given, as its `lora:` section.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LoraFlags {
     /// Values of `LoraConfig`.
