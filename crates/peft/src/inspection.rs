@@ -64,7 +64,8 @@ pub fn inspect(
     let Some(config) = stored.as_ref().or(config) else {
         return Ok(Inspection::of_base(&tree));
     };
-    let plan = AdapterPlan::new(config, &spec, &tree)?;
+    let mut plan = AdapterPlan::new(config, &spec, &tree)?;
+    plan.notices.extend(config.warnings());
     Ok(Inspection::of_adapter(&plan))
 }
 

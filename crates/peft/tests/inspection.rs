@@ -1,5 +1,7 @@
 //! What `inspect` says of the goldens' models and adapters, against what PEFT trained.
 
+#![allow(clippy::disallowed_methods, reason = "tests make files")]
+
 use std::path::Path;
 
 use formats::adapter_config::OneOrMany;
@@ -72,4 +74,21 @@ fn an_adapter_folder_wins_over_a_config() {
     let both = of(&case, Some(&adapter), Some(&config));
     assert_eq!(both, of(&case, Some(&adapter), None));
     assert_ne!(both, alone);
+}
+
+#[test]
+fn keys_that_peft_does_not_know_are_told() {
+    let case = golden("llama/all_linear");
+    let mut config = testkit::read_json(&case.path("adapter").join("adapter_config.json"));
+    config["lora_alhpa"] = 4.into();
+    let folder = tempfile::tempdir().expect("tests may make folders");
+    let path = folder.path().join("adapter_config.json");
+    std::fs::write(path, config.to_string()).expect("tests may write their folder");
+    let found = of(&case, Some(folder.path()), None);
+    let want = "unknown key `lora_alhpa` is ignored";
+    assert!(
+        found.notices.iter().any(|notice| notice == want),
+        "{:?}",
+        found.notices
+    );
 }

@@ -9,6 +9,7 @@ use clap::Args;
 use lowrank::{Inspection, inspect};
 
 use crate::flags::LoraFlags;
+use crate::misuse::Misuse;
 use crate::output::{self, say};
 use crate::run_file::RunFile;
 
@@ -38,6 +39,7 @@ pub(crate) struct InspectArgs {
 }
 
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
+    check(args)?;
     if let Some(folder) = &args.output_dir {
         return run_folder::show(folder, args.json);
     }
@@ -74,6 +76,27 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
         output::print(&found.tree)?;
     }
     summary(&found)
+}
+
+/// Flags that would have no effect beside others.
+fn check(args: &InspectArgs) -> Result<(), Misuse> {
+    let of_models = [("names", args.names), ("tree", args.tree)];
+    let of_models = of_models.into_iter().filter(|(_, given)| *given);
+    let of_models = of_models.map(|(name, _)| name.to_owned());
+    let mut idle: Vec<String> = args.lora.lora.keys().cloned().collect();
+    let why = if args.output_dir.is_some() {
+        idle.extend(of_models);
+        "a run's folder is shown as it is"
+    } else if args.adapter.is_some() {
+        "an adapter brings its own LoraConfig"
+    } else {
+        return Ok(());
+    };
+    if idle.is_empty() {
+        return Ok(());
+    }
+    let names = idle.join(", ");
+    Err(Misuse(format!("{why}, so {names} would have no effect")))
 }
 
 fn summary(found: &Inspection) -> Result<()> {

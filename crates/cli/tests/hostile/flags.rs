@@ -36,6 +36,8 @@ const TRAIN: &[&str] = &[
     "--save-steps 0",
     "--save-total-limit 0",
     "--logging-steps 0",
+    "--logging-steps 3 --logging-strategy no",
+    "--per-device-train-batch-size 8589934592",
     "--optim sdg",
     "--seed -1",
     "--seed seven",
@@ -89,6 +91,8 @@ const LINES: &[&str] = &[
     "inspect",
     "inspect --model model --tre",
     "inspect --model model --json --json",
+    "inspect --model model --adapter lora --r 16 --target-modules query_key_value",
+    "inspect --output-dir lora --names --tree --r 16",
     "demo --max-stps 3",
 ];
 
