@@ -125,7 +125,7 @@ impl HfConfig {
 
 /// `generation_config.json`: what `generate` does when nothing else is said.
 ///
-/// Only the keys that we honour: a merge copies the file itself.
+/// The keys that we honour by name: a merge copies the file itself.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[expect(missing_docs, reason = "the names of transformers' GenerationConfig")]
 pub struct GenerationConfig {

@@ -82,7 +82,7 @@ impl Checkpoints {
     /// Refuses to begin a run in a folder that has another's checkpoints, or what it ended with.
     pub(crate) fn refuse_if_used(&self) -> Result<(), TrainError> {
         let listing = self.store.list()?;
-        let ended = self.disk.exists(&self.join(TRAINER_STATE));
+        let ended = self.disk.exists(self.join(TRAINER_STATE));
         if listing.checkpoints.is_empty() && listing.skipped.is_empty() && !ended {
             return Ok(());
         }
