@@ -29,6 +29,9 @@ SPECIAL = {
         "layers": (dict(r=3, lora_alpha=2, target_modules=["k_proj", "up_proj"], layers_to_transform=[1]), None),
         "save_ends": (dict(r=2, lora_alpha=3, target_modules=["o_proj"],
                            modules_to_save=["embed_tokens", "lm_head", "norm"]), None),
+        # torch learns nothing for the padding token's row, which rows of the batch contain
+        "save_padding": (dict(r=2, lora_alpha=3, target_modules=["q_proj"], modules_to_save=["embed_tokens"]),
+                         "config_padding.json"),
     },
     "mistral": {
         "layers_pattern": (dict(r=3, lora_alpha=5, target_modules=["q_proj", "gate_proj"], layers_to_transform=[0, 2],
@@ -40,6 +43,12 @@ SPECIAL = {
         "bias_lora_only": (dict(r=2, lora_alpha=3, target_modules=["q_proj", "k_proj", "o_proj"], bias="lora_only"), None),
         "save_embeddings": (dict(r=2, lora_alpha=3, target_modules=["v_proj"], modules_to_save=["embed_tokens"]), None),
     },
+}
+
+# configs beside a model's own, which take the same weights: file -> what differs
+CONFIG_FILES = {
+    "bloom": {"config_post_norm.json": {"apply_residual_connection_post_layernorm": True}},
+    "llama": {"config_padding.json": {"pad_token_id": 64}},
 }
 
 

@@ -23,7 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainingArgu
 from transformers.loss.loss_utils import LOSS_MAPPING, ForCausalLMLoss
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from cases import cases
+from cases import CONFIG_FILES, cases
 from tiny import CONFIGS, tiny_model, tiny_rows, tiny_updates
 from truth import everything_in_f64
 
@@ -366,10 +366,9 @@ def make_family(out, family):
     root.mkdir(parents=True)
     model = tiny_model(family)
     model.save_pretrained(root / "model")
-    if family == "bloom":
-        config = json.loads((root / "model" / "config.json").read_text())
-        config["apply_residual_connection_post_layernorm"] = True
-        (root / "model" / "config_post_norm.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    for file, differs in CONFIG_FILES.get(family, {}).items():
+        config = json.loads((root / "model" / "config.json").read_text()) | differs
+        (root / "model" / file).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     write_json(root / "batch.json", tiny_rows())
     for number, (case, (arguments, config_file)) in enumerate(cases(family).items()):
         make_case(root, family, case, arguments, config_file, seed=500 + number)

@@ -135,12 +135,7 @@ impl Check<'_> {
                 "set eval_strategy",
             );
         }
-        let usual = TrainingArguments::default().per_device_eval_batch_size;
-        if a.per_device_eval_batch_size != usual && !wants_data {
-            // Refusing it would stop recipes of the Python stack, which set it beside the training one out of habit.
-            self.notices
-                .push("per_device_eval_batch_size has no effect without evaluations".into());
-        }
+        self.evaluation_batches(eval_examples.filter(|_| wants_data));
         let deciding = [
             ("load_best_model_at_end", a.load_best_model_at_end),
             ("metric_for_best_model", a.metric_for_best_model.is_some()),
@@ -156,6 +151,26 @@ impl Check<'_> {
             }
         }
         self.metric();
+    }
+
+    /// * `rows`: of evaluation, where there is any.
+    fn evaluation_batches(&mut self, rows: Option<usize>) {
+        let a = self.arguments;
+        let batch = a.per_device_eval_batch_size;
+        let Some(rows) = rows else {
+            if batch != TrainingArguments::default().per_device_eval_batch_size {
+                // Refusing it would stop recipes of the Python stack, which set it beside the training one out of habit.
+                self.notices
+                    .push("per_device_eval_batch_size has no effect without evaluations".into());
+            }
+            return;
+        };
+        if a.dataloader_drop_last && rows < batch {
+            let message = format!(
+                "is {batch}, more than the {rows} rows of evaluation, of which dataloader_drop_last leaves none"
+            );
+            self.wrong("per_device_eval_batch_size", message, "lower it");
+        }
     }
 
     pub(super) fn metric(&mut self) {

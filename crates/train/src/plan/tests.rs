@@ -169,6 +169,17 @@ fn a_size_of_evaluations_that_are_not_made_is_told_but_not_refused() {
 }
 
 #[test]
+fn an_evaluation_of_which_dropping_leaves_nothing_is_refused() {
+    let arguments = |batch| json!({"eval_strategy": "epoch", "dataloader_drop_last": true, "per_device_eval_batch_size": batch});
+    assert!(plan(arguments(5), 50, Some(5)).is_ok());
+    let text = refusal(arguments(6), 50, Some(5));
+    assert!(
+        text.contains("is 6, more than the 5 rows of evaluation"),
+        "{text}"
+    );
+}
+
+#[test]
 fn sizes_are_refused_by_their_range_before_they_overflow() {
     for name in [
         "per_device_train_batch_size",
