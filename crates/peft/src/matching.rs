@@ -274,12 +274,17 @@ impl<'a> Rules<'a> {
 
     fn notices(&self, config: &LoraConfig, tree: &ModuleTree, matches: &Matches) -> Vec<String> {
         let mut notices = Vec::new();
-        for coverage in matches
-            .coverage
-            .iter()
-            .filter(|entry| entry.modules.is_empty())
-        {
-            notices.push(unmatched_entry(&coverage.entry, config, tree));
+        let entries = self.targets.iter().zip(&matches.coverage);
+        for (rule, coverage) in entries.filter(|(_, coverage)| coverage.modules.is_empty()) {
+            let catches = |path: &String| rule.is_whole(path) || rule.is_ending(path);
+            notices.push(if matches.excluded.iter().any(catches) {
+                let entry = &coverage.entry;
+                format!(
+                    "entry `{entry}` of target_modules matches only what is excluded or saved whole"
+                )
+            } else {
+                unmatched_entry(&coverage.entry, config, tree)
+            });
         }
         let excluded_by_rule = |path: &String| {
             self.exclude

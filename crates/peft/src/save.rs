@@ -18,6 +18,7 @@ use crate::error::{PeftError, Result};
 use crate::pattern::Pattern;
 use crate::plan::AdapterPlan;
 use crate::saved::EMBEDDING_LAYER_NAMES;
+use crate::scaling::Scalings;
 
 /// The weights' file.
 pub const WEIGHTS_NAME: &str = "adapter_model.safetensors";
@@ -115,9 +116,25 @@ fn stage_files(
     let mut config = plan.config.clone();
     config.inference_mode = true;
     config.peft_version = Some(adapter_config::PEFT_VERSION.into());
-    staged.write(FILE_NAME, config.to_json().as_bytes())?;
+    let config = if order_counts(plan)? {
+        config.to_json_in_order()
+    } else {
+        config.to_json()
+    };
+    staged.write(FILE_NAME, config.as_bytes())?;
     staged.write("README.md", model_card(plan).as_bytes())?;
     Ok(())
+}
+
+/// PEFT sorts the keys of what it writes, patterns too, and takes the first one that matches of what it reads: where several
+/// match, its file may be of another adapter than was trained.
+fn order_counts(plan: &AdapterPlan) -> Result<bool> {
+    let mut sorted = plan.config.clone();
+    sorted.rank_pattern.sort_unstable_keys();
+    sorted.alpha_pattern.sort_unstable_keys();
+    let scalings = Scalings::new(&sorted)?;
+    let mut targets = plan.targets.iter();
+    Ok(targets.any(|target| scalings.of(&target.path) != (target.rank, target.scaling)))
 }
 
 /// `save_embedding_layers="auto"`: with the head targeted, its frozen matrix is saved beside the delta.

@@ -22,6 +22,7 @@ use lowrank_peft::{
 use model::Decoder;
 use model::families::{decoder_spec, module_tree};
 use model::tree::ModuleTree;
+use serde_json::json;
 
 const FAMILIES: [&str; 5] = ["bloom", "gpt2", "llama", "mistral", "qwen2"];
 
@@ -132,6 +133,34 @@ fn merged_weights_are_pefts() {
             );
         }
     }
+}
+
+/// Of several patterns the first counts. PEFT's own file of such an adapter has them sorted and is another adapter's.
+#[test]
+fn patterns_keep_their_order_where_it_counts() {
+    let ranks = |order: [&str; 2]| {
+        let config = json!({"peft_type": "LORA", "target_modules": ["q_proj", "v_proj"], "r": 4,
+            "rank_pattern": {order[0]: 2, order[1]: 3}, "alpha_pattern": {order[0]: 64, order[1]: 1}});
+        let config = LoraConfig::parse(config.to_string().as_bytes(), Path::new("x")).unwrap();
+        let mut model = tiny("llama");
+        let plan = get_peft_model(&mut model.decoder, &model.tree, &config, 1).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        save_adapter(&model.decoder, &plan, None, folder.path()).unwrap();
+        let again = LoraConfig::open(folder.path()).unwrap();
+        let again = AdapterPlan::new(&again, model.decoder.spec(), &model.tree).unwrap();
+        assert_eq!(again.targets, plan.targets);
+        let order: Vec<String> = again.config.rank_pattern.keys().cloned().collect();
+        (plan.targets, order)
+    };
+    let overlapping = ["v_proj", "layers.0.*"];
+    let (targets, order) = ranks(overlapping);
+    assert_eq!(order, overlapping);
+    let value = "model.layers.0.self_attn.v_proj";
+    let found = targets.iter().find(|target| target.path == value).unwrap();
+    assert_eq!((found.rank, found.scaling), (2, 32.0));
+    assert_ne!(targets, ranks(["layers.0.*", "v_proj"]).0);
+    // As PEFT writes them, where nothing hangs on it.
+    assert_eq!(ranks(["v_proj", "q_proj"]).1, ["q_proj", "v_proj"]);
 }
 
 #[test]

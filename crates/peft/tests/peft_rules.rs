@@ -212,6 +212,19 @@ fn an_entry_that_matches_nothing_beside_others_is_a_notice() {
 }
 
 #[test]
+fn an_entry_of_excluded_modules_is_told_as_that() {
+    let cases = cases();
+    let (spec, tree) = model(&cases, "bloom");
+    let config =
+        lora(&json!({"target_modules": "all-linear", "exclude_modules": ["query_key_value"]}));
+    let plan = AdapterPlan::new(&config, &spec, &tree).unwrap();
+    assert_eq!(
+        plan.notices,
+        ["entry `query_key_value` of target_modules matches only what is excluded or saved whole"]
+    );
+}
+
+#[test]
 fn variants_are_refused_by_name() {
     for (key, value) in [
         ("use_dora", json!(true)),

@@ -27,8 +27,8 @@ pub(crate) struct Update {
 
 /// Learns from the micro-batches of the update that follows `done` updates.
 ///
-/// Where no token of them is learnt, nothing is: parameters and moments stay as they are (the
-/// Trainer divides 0 by 0 there and makes every weight NaN).
+/// Where no token of them is learnt, nothing is: parameters and moments stay as they are. The Trainer's loss is 0 / 0 there
+/// and its gradients are 0, or NaN where it smooths labels: momentum and decay alone move its weights, or each becomes NaN.
 ///
 /// # Errors
 /// A loss or a gradient that is not finite: the parameters are then still those of the last update.

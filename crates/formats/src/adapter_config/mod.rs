@@ -217,6 +217,11 @@ impl AdapterConfig {
         write::to_json(self)
     }
 
+    /// The same, but with the entries of `rank_pattern` and `alpha_pattern` in their own order.
+    pub fn to_json_in_order(&self) -> String {
+        write::to_json_in_order(self)
+    }
+
     /// The value of a key in [`PASSED`].
     pub fn passed(&self, key: &str) -> Option<&Json> {
         let index = PASSED.iter().position(|name| *name == key)?;

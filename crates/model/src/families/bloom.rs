@@ -9,6 +9,11 @@ use crate::tree::{Module, layers};
 pub(super) const FAMILY: Family = Family::new("bloom", spec, tree);
 
 fn spec(keys: Keys<'_>) -> Result<DecoderSpec, ConfigError> {
+    // Slices of two weights would be multiplied apart, without their bias and their delta.
+    if keys.flag("slow_but_exact", false)? && keys.count("pretraining_tp")?.unwrap_or(1) > 1 {
+        let why = "set it to false, or pretraining_tp to 1";
+        return Err(keys.unsupported("slow_but_exact", "true", why));
+    }
     // `n_embed` wins over `hidden_size`, as in `BloomConfig`.
     let hidden = keys.required_size(&["n_embed", "hidden_size"], MAX_WIDTH)?;
     let heads = keys.heads(&["n_head", "num_attention_heads"], hidden)?;

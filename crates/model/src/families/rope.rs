@@ -188,11 +188,12 @@ fn yarn_attention(keys: Keys<'_>, factor: f64) -> Result<f64> {
             0.1 * mscale * factor.ln() + 1.0
         }
     };
-    let both = (
-        keys.positive(&["mscale"])?,
-        keys.positive(&["mscale_all_dim"])?,
-    );
-    Ok(match both {
+    // Zero counts as not given.
+    let given = |key: &'static str| match keys.find(&[key]) {
+        Some((_, value)) if value.as_f64() == Some(0.0) => Ok(None),
+        _ => keys.positive(&[key]),
+    };
+    Ok(match (given("mscale")?, given("mscale_all_dim")?) {
         (Some(one), Some(all)) => scale(one) / scale(all),
         _ => scale(1.0),
     })

@@ -137,6 +137,38 @@ fn unknown_family_lists_the_known_and_the_near() {
 }
 
 #[test]
+fn bloom_refuses_products_of_slices_where_there_would_be_several() {
+    let config = |tp| {
+        let bloom = with(bloom(), "slow_but_exact", json!(true));
+        with(bloom, "pretraining_tp", json!(tp))
+    };
+    let text = refused(config(2));
+    assert!(
+        text.contains("slow_but_exact") && text.contains("pretraining_tp"),
+        "{text}"
+    );
+    parse(config(1)).unwrap();
+    parse(with(bloom(), "pretraining_tp", json!(4))).unwrap();
+}
+
+#[test]
+fn yarns_scales_of_zero_count_as_not_given() {
+    let yarn = |more: Value| {
+        let mut scaling = json!({"rope_type": "yarn", "factor": 4.0, "rope_theta": 10000.0,
+            "original_max_position_embeddings": 64});
+        let more = more.as_object().unwrap().clone();
+        scaling.as_object_mut().unwrap().extend(more);
+        parse(with(llama(), "rope_parameters", scaling))
+    };
+    let plain = yarn(json!({})).unwrap();
+    let zeros = yarn(json!({"mscale": 0, "mscale_all_dim": 0.0})).unwrap();
+    let scaled = yarn(json!({"mscale": 0.5, "mscale_all_dim": 1.0})).unwrap();
+    assert_eq!(plain.positions, zeros.positions);
+    assert_ne!(plain.positions, scaled.positions);
+    assert!(yarn(json!({"mscale": -1})).is_err());
+}
+
+#[test]
 fn unknown_rope_kind_is_refused() {
     let scaling = json!({"rope_type": "longrope", "factor": 2.0});
     let text = refused(with(llama(), "rope_scaling", scaling));

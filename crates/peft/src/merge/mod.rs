@@ -2,7 +2,8 @@
 //!
 //! Tensors stream one by one from the mapped base into the new files; only those that the adapter changes are
 //! computed. The folder appears whole, or not at all. Where a tied head and embedding came apart, both are
-//! written and the config says so, as PEFT's `merge_and_unload` does.
+//! written and the config says so. PEFT's `merge_and_unload` adds a tied head's delta to the embedding too, and says
+//! something else then than the adapter did.
 
 mod fold;
 mod proof;
