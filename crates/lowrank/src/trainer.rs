@@ -64,12 +64,10 @@ impl Trainer<'_> {
             any_base,
             tokenizer: self.processing_class.as_deref(),
         };
-        let backend = base.decoder.shared_backend();
         let num_parameters_without_embeddings =
             self.model.plan.tree.num_parameters_without_embeddings();
         let mut learner = DecoderLearner {
             decoder: &mut base.decoder,
-            backend,
             files: &files,
             num_parameters_without_embeddings,
         };

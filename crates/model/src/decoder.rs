@@ -65,7 +65,7 @@ impl<B: Backend> Decoder<B> {
         &mut self.trained
     }
 
-    /// Share of the target's probability given to all tokens alike, in training.
+    /// Share of the target's probability given to all tokens alike, in training and where a run is evaluated.
     pub fn label_smoothing(&self) -> f32 {
         self.label_smoothing
     }

@@ -28,8 +28,6 @@ pub trait ModelFiles<B: Backend> {
 pub struct DecoderLearner<'a, B: Backend> {
     /// What learns.
     pub decoder: &'a mut Decoder<B>,
-    /// The decoder's backend.
-    pub backend: Arc<B>,
     /// How it is written.
     pub files: &'a dyn ModelFiles<B>,
     /// See [`Learner::num_parameters_without_embeddings`].
@@ -40,7 +38,7 @@ impl<B: Backend> Learner for DecoderLearner<'_, B> {
     type Backend = B;
 
     fn backend(&self) -> Arc<B> {
-        Arc::clone(&self.backend)
+        self.decoder.shared_backend()
     }
 
     fn parameters(&self) -> &[Parameter<B>] {

@@ -69,11 +69,10 @@ impl World {
         }
     }
 
-    fn decoder(&self, threads: usize) -> (Arc<Cpu>, Decoder<Cpu>) {
+    fn decoder(&self, threads: usize) -> Decoder<Cpu> {
         let backend = Arc::new(Cpu::new(Some(threads), ComputeDtype::F32, None));
         let spec = decoder_spec(&self.config).unwrap();
-        let decoder = Decoder::load(Arc::clone(&backend), spec, &self.weights).unwrap();
-        (backend, decoder)
+        Decoder::load(backend, spec, &self.weights).unwrap()
     }
 
     /// A whole call: fresh weights, fresh adapter, then the run or what is left of it.
@@ -84,7 +83,7 @@ impl World {
         more: Value,
         stop_after: Option<u64>,
     ) -> TrainOutput {
-        let (backend, mut decoder) = self.decoder(threads);
+        let mut decoder = self.decoder(threads);
         let tree = module_tree(&self.config).unwrap();
         let config = LoraConfig {
             r: 3,
@@ -112,7 +111,6 @@ impl World {
         let run = Plan::new(&arguments, self.rows.len(), None).unwrap();
         let mut learner = DecoderLearner {
             decoder: &mut decoder,
-            backend,
             files: &files,
             num_parameters_without_embeddings: plan.tree.num_parameters_without_embeddings(),
         };
@@ -196,7 +194,7 @@ fn a_checkpoint_and_the_runs_own_folder_open_as_adapters() {
     world.train(folder.path(), 2, json!({}), None);
     let tree = module_tree(&world.config).unwrap();
     let values = |folder: &Path| -> Vec<(String, Vec<f32>)> {
-        let (_, mut decoder) = world.decoder(1);
+        let mut decoder = world.decoder(1);
         load_adapter(&mut decoder, &tree, folder, Some(&world.weights)).unwrap();
         let trained = decoder.trainable().iter();
         trained

@@ -121,7 +121,7 @@ impl Observer for Log {
 }
 
 /// A golden's model with its start adapter, and its parameters without embeddings.
-fn decoder(case: &testkit::Golden) -> (Arc<Reference>, Decoder<Reference>, u64) {
+fn decoder(case: &testkit::Golden) -> (Decoder<Reference>, u64) {
     let config = HfConfig::open_file(&case.path("config")).unwrap();
     let (spec, tree) = (
         decoder_spec(&config).unwrap(),
@@ -129,11 +129,11 @@ fn decoder(case: &testkit::Golden) -> (Arc<Reference>, Decoder<Reference>, u64) 
     );
     let weights = WeightStore::open(&case.path("model")).unwrap();
     let backend = Arc::new(Reference::default());
-    let mut decoder = Decoder::load(Arc::clone(&backend), spec, &weights).unwrap();
+    let mut decoder = Decoder::load(backend, spec, &weights).unwrap();
     let adapter = case.path("adapter");
     let plan = peft::load_adapter(&mut decoder, &tree, &adapter, Some(&weights)).unwrap();
     let num_parameters = plan.tree.num_parameters_without_embeddings();
-    (backend, decoder, num_parameters)
+    (decoder, num_parameters)
 }
 
 fn assert_close(label: &str, found: f64, want: f64, relative: f64) {
@@ -183,11 +183,10 @@ fn runs_of_the_trainer_are_followed_in_every_entry_of_their_logs() {
             run["num_train_epochs"].as_u64().unwrap(),
             "{name}"
         );
-        let (backend, mut decoder, num_parameters) = decoder(&case);
+        let (mut decoder, num_parameters) = decoder(&case);
         let (mut log, files) = (Log::default(), Deltas);
         let mut learner = DecoderLearner {
             decoder: &mut decoder,
-            backend,
             files: &files,
             num_parameters_without_embeddings: num_parameters,
         };
@@ -336,11 +335,10 @@ fn twenty_updates(name: &str) {
     let arguments = TrainingArguments::from_map(&map).unwrap();
     let rows = Rows(case.rows(), order);
     let plan = Plan::new(&arguments, rows.len(), None).unwrap();
-    let (backend, mut decoder, num_parameters) = decoder(&case);
+    let (mut decoder, num_parameters) = decoder(&case);
     let mut log = Log::default();
     let mut learner = DecoderLearner {
         decoder: &mut decoder,
-        backend,
         files: &Deltas,
         num_parameters_without_embeddings: num_parameters,
     };

@@ -70,7 +70,7 @@ pub(crate) fn run(args: &OursArgs) -> Result<()> {
     );
     let weights = WeightStore::open(&args.model)?;
     let backend = Arc::new(Cpu::new(args.threads, args.dtype.for_engine(), None));
-    let mut decoder = Decoder::load(Arc::clone(&backend), spec, &weights)?;
+    let mut decoder = Decoder::load(backend, spec, &weights)?;
     let lora = LoraConfig {
         r: args.rank,
         target_modules: args
@@ -107,7 +107,6 @@ pub(crate) fn run(args: &OursArgs) -> Result<()> {
     let decoder = &mut decoder;
     let mut learner = DecoderLearner {
         decoder,
-        backend,
         files: &files,
         num_parameters_without_embeddings: plan.tree.num_parameters_without_embeddings(),
     };
