@@ -40,11 +40,10 @@ impl<L: Learner> Session<'_, L> {
             stop,
             ..
         } = &mut self.run;
-        let max_tokens = arguments.max_tokens_per_pass;
         let batches = Batches {
             size: batch_size,
             drop_last: arguments.dataloader_drop_last,
-            max_tokens,
+            max_tokens: arguments.max_tokens_per_pass,
             normalization: arguments.loss_normalization,
         };
         let evaluated = eval_loss(&**learner, examples, batches, |done| {
@@ -95,12 +94,13 @@ fn eval_loss<L: Learner>(
     mut going: impl FnMut(usize) -> bool,
 ) -> Result<Option<Option<f64>>, TrainError> {
     let (mut sum, mut rows_counted) = (0.0, 0usize);
-    let len = examples.len();
-    let len = if batches.drop_last {
-        len - len % batches.size
+    let all = examples.len();
+    let short = if batches.drop_last {
+        all % batches.size
     } else {
-        len
+        0
     };
+    let len = all - short;
     for first in (0..len).step_by(batches.size) {
         if !going(first) {
             return Ok(None);
