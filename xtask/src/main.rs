@@ -50,6 +50,8 @@ enum Command {
     Truth(parity::truth::TruthArgs),
     /// Our folders opened by the Python stack, and its folders opened here.
     Roundtrip(parity::roundtrip::RoundtripArgs),
+    /// Random models, data and settings through both sides, everything compared.
+    RandomRuns(parity::random::RandomArgs),
     /// Adapters that strangers published: loaded whole, or refused with the reason.
     Strangers,
     /// Makes the golden files again with the Python stack, and shows what changed.
@@ -69,6 +71,7 @@ fn main() -> Result<()> {
         Command::Parity(args) => parity::overlay::parity(&args),
         Command::Truth(args) => parity::truth::truth(&args),
         Command::Roundtrip(args) => parity::roundtrip::roundtrip(&args),
+        Command::RandomRuns(args) => parity::random::random_runs(&args),
         Command::Strangers => parity::strangers::strangers(),
         Command::Goldens => python::goldens(),
     }

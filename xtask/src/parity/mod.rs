@@ -4,6 +4,7 @@
 mod compare;
 pub(crate) mod overlay;
 pub(crate) mod places;
+pub(crate) mod random;
 pub(crate) mod roundtrip;
 mod sides;
 pub(crate) mod strangers;
