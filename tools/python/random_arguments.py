@@ -24,7 +24,8 @@ def draw_train(r, rows, eval_rows):
         train["max_steps"] = r.choice((1, 3, 5, 8, 12))
     else:
         train["num_train_epochs"] = r.choice((1, 1.0, 2, 3, 0.5, 0.3, 1.5, 2.25, 0.01))
-    if r.random() < 0.2:
+    # where no batch is left, the Trainer refuses epochs but ends max_steps at once, having trained nothing
+    if r.random() < 0.2 and rows >= train["per_device_train_batch_size"]:
         train["dataloader_drop_last"] = True
         # an evaluation of no rows has no loss, and is refused here
         train["per_device_eval_batch_size"] = min(train["per_device_eval_batch_size"], max(eval_rows, 1))
@@ -57,7 +58,11 @@ def draw_schedule(r, total):
         drawn["lr_scheduler_kwargs"] = options[kind]
     # a warm-up without effect, or longer than the run, is refused here
     if kind != "constant" and r.random() < 0.5:
-        drawn["warmup_steps"] = r.choice([count for count in (1, 2, 3) if count < total] + [0.1, 0.25, 0.34, 0.5])
+        warmups = [count for count in (1, 2, 3) if count < total] + [0.1, 0.25, 0.34, 0.5]
+        if kind == "polynomial":  # with no step after the warm-up, the Trainer divides by zero
+            warmups = [count for count in warmups if math.ceil(count * total if count < 1 else count) < total]
+        if warmups:
+            drawn["warmup_steps"] = r.choice(warmups)
     return drawn
 
 

@@ -15,6 +15,7 @@ from random_train import checkpoints
 
 PROMPTS = ("Human: the cat\n\nAssistant: ", "Once upon a time 数据")
 NEW_TOKENS = 10
+UNPROVED = "the merged model is not the adapter's: logits differ"  # told after the folder is written
 NEAR_TIE = 1e-4  # logits near 1, after f32 sums in another order
 LOSS_TOLERANCE = 2e-5  # f32 sums in another order
 # spacing of each dtype, and a sum's rounding near zero: f32's own products, or half a step of the smallest half-precision numbers
@@ -84,7 +85,9 @@ def merge(run):
     theirs, refusal = attempt(lambda: with_adapter(run, run.place / "ours", dtype).merge_and_unload())
     if refusal and code:
         return
-    if refusal or code:
+    if code and not refusal and dtype != torch.float32 and UNPROVED in errors:
+        run.found.differs("merge: proof", "none", errors[-600:], "merge in 16 bits")
+    elif refusal or code:
         run.found.differs("merge: refused by one", repr(refusal), errors[-600:] or "merged")
         return
     ours, told = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)

@@ -57,12 +57,17 @@ def outcome_of(run):
     return "differ" if run.found.differences else outcome
 
 
+def one_line(text):
+    """Its end, where an error says what is wrong."""
+    return " ".join(text.split())[-200:] or "(nothing)"
+
+
 def report(run):
+    """A line for the case; all of it in a file."""
     kinds = [difference["what"] for difference in run.found.differences]
     more = f" and {len(kinds) - 4} more" if len(kinds) > 4 else ""
-    first = run.found.differences[0]
-    print(f"case {run.case['seed']} ({run.case['family']}) differs: {'; '.join(kinds[:4])}{more}")
-    print(f"    theirs {first['theirs'][:300]}\n    ours   {first['ours'][:300]}", flush=True)
+    first = [one_line(run.found.differences[0][side]) for side in ("theirs", "ours")]
+    print(f"case {run.case['seed']} ({run.case['family']}) differs: {'; '.join(kinds[:4])}{more}: theirs {first[0]}, ours {first[1]}", flush=True)
     (run.place / "differences.json").write_text(json.dumps(run.found.differences, ensure_ascii=False, indent=1))
 
 

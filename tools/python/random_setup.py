@@ -38,6 +38,7 @@ class Run:
     values: dict = None  # trained parameters at the start
     rows: list = None
     eval_rows: list = None
+    masked: int = None  # number of the first update without a label
     dataset: Path = None
     state: object = None  # the Trainer's
 
@@ -171,6 +172,8 @@ def compare_fresh(run):
 
 def encode_rows(run):
     """The rows as both sides train on them."""
-    run.rows, run.eval_rows = ([stack.encode(row, run.tokenizer, run.case["max_length"]) for row in run.case[key]] for key in ("rows", "eval_rows"))
+    longest = run.case["max_length"]
+    run.rows = [stack.encode(row, run.tokenizer, longest) for row in run.case["rows"]]
+    run.eval_rows = [stack.encode(row, run.tokenizer, longest) for row in run.case["eval_rows"]]
     if run.tokenizer.pad_token is None:
         run.tokenizer.pad_token = run.tokenizer.eos_token  # the collator wants one

@@ -44,6 +44,10 @@ def values_of(model):
     return {name: parameter.detach().clone() for name, parameter in trained(model).items()}
 
 
+def is_finite(model):
+    return all(parameter.isfinite().all() for parameter in trained(model).values())
+
+
 @torch.no_grad()
 def with_values(case, folder, values, noise=0.0):
     """A new model whose trained parameters are `values`, each off by about `noise` of itself."""
