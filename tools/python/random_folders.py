@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import random_trainer
 from random_models import write_rows
-from random_setup import WEIGHTS, attempt
+from random_setup import WEIGHTS, attempt, restore_patterns
 from random_train import checkpoints
 
 PROMPTS = ("Human: the cat\n\nAssistant: ", "Once upon a time 数据")
@@ -37,6 +37,7 @@ def open_each_other(run):
     compare_losses(run, "our adapter in both", run.model, run.ours, "--adapter", run.place / "ours")
     for name in sorted(checkpoints(run.place / "trainer"))[-1:]:
         folder = run.place / "trainer" / name
+        restore_patterns(run, folder)
         compare_losses(run, "PEFT's adapter in both", with_adapter(run, folder), run.ours, "--adapter", folder)
 
 

@@ -67,7 +67,8 @@ def report(run):
     kinds = [difference["what"] for difference in run.found.differences]
     more = f" and {len(kinds) - 4} more" if len(kinds) > 4 else ""
     first = [one_line(run.found.differences[0][side]) for side in ("theirs", "ours")]
-    print(f"case {run.case['seed']} ({run.case['family']}) differs: {'; '.join(kinds[:4])}{more}: theirs {first[0]}, ours {first[1]}", flush=True)
+    what = "; ".join(kinds[:4]) + more
+    print(f"case {run.case['seed']} ({run.case['family']}) differs: {what}: theirs {first[0]}, ours {first[1]}", flush=True)
     (run.place / "differences.json").write_text(json.dumps(run.found.differences, ensure_ascii=False, indent=1))
 
 

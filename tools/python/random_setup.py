@@ -108,10 +108,21 @@ def make_adapter(run):
     run.found.equal("line of trainable parameters", True, trainable_line(run.model) in errors)
     random_trainer.randomize(run.case, run.model)
     run.model.save_pretrained(run.place / "start")
+    restore_patterns(run, run.place / "start")
     _, refusal = attempt(lambda: PeftModel.from_pretrained(random_trainer.open_base(run.theirs), run.place / "start"))
     if refusal:
         raise Ended("not read again by PEFT itself")
     run.values = random_trainer.values_of(run.model)
+
+
+def restore_patterns(run, folder):
+    """Patterns of a file of PEFT's in their drawn order: PEFT sorts them, and where two match one module that is another adapter."""
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text())
+    for key in ("rank_pattern", "alpha_pattern"):
+        drawn = run.case["lora"].get(key, {})
+        config[key] = {name: config[key][name] for name in drawn}
+    path.write_text(json.dumps(config, indent=2))
 
 
 def train_ours(run, name, config, *more):

@@ -117,7 +117,7 @@ def row_losses(model, rows):
 
 
 def greedy(model, ids, new, penalty):
-    """Greedy ids after the prompt and the margins of each choice. Without a cache, which for windows of one token keeps every token."""
+    """Greedy ids after the prompt and the margins of each choice. Without a cache: by the model alone."""
     prompt = torch.tensor([ids])
     out = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=new, use_cache=False,
                          repetition_penalty=penalty, pad_token_id=0, return_dict_in_generate=True, output_scores=True)
