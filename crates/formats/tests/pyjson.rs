@@ -38,6 +38,7 @@ fn texts_are_pythons_bytes_in_every_style() {
     let raw = Style {
         indent: Some(4),
         sort_keys: false,
+        in_order: &[],
         ensure_ascii: false,
         separators: None,
     };

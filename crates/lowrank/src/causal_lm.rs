@@ -54,11 +54,10 @@ impl CausalLm {
     pub fn load(folder: impl AsRef<Path>, options: LoadOptions) -> Result<Self> {
         let folder = folder.as_ref();
         let config = HfConfig::open(folder)?;
-        // A family that is not known is said before its weights are looked at.
-        families::decoder_spec(&config)?;
+        let spec = families::decoder_spec(&config)?;
         let generation = formats::hf_config::GenerationConfig::open(folder, &config)?;
         let weights = WeightStore::open(folder)?;
-        let (config, untied) = model::config_as_stored(config, &weights)?;
+        let (config, untied) = model::config_as_stored(config, &spec, &weights);
         let spec = families::decoder_spec(&config)?;
         let tree = families::module_tree(&config)?;
         let best = Cpu::best_compute_dtype();

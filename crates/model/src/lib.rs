@@ -35,5 +35,6 @@ pub use compute::Compute;
 pub use decoder::Decoder;
 pub use error::ModelError;
 pub use generation_config::GenerationConfig;
+pub use load::stored_tensor;
 pub use parameter::{LoraInit, Parameter, stored_values};
 pub use tie::{config_as_stored, untied};

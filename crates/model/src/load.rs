@@ -7,7 +7,7 @@ use std::sync::Arc;
 use engine::backend::Backend;
 use engine::shapes::{Orient, StoredDtype, StoredMatrix};
 use formats::dtype::Dtype;
-use formats::weights::WeightStore;
+use formats::weights::{StoredTensor, WeightStore};
 
 use crate::block::Block;
 use crate::decoder::Decoder;
@@ -60,20 +60,16 @@ struct Loader<'a, B: Backend> {
     backend: &'a B,
     spec: &'a DecoderSpec,
     weights: &'a WeightStore,
-    /// `transformer.` or `model.`
-    prefix: String,
     used: BTreeSet<String>,
     problems: Vec<String>,
 }
 
 impl<'a, B: Backend> Loader<'a, B> {
     fn new(backend: &'a B, spec: &'a DecoderSpec, weights: &'a WeightStore) -> Self {
-        let prefix = spec.names.layers.split('.').next().unwrap_or_default();
         Self {
             backend,
             spec,
             weights,
-            prefix: format!("{prefix}."),
             used: BTreeSet::new(),
             problems: Vec::new(),
         }
@@ -107,8 +103,7 @@ impl<'a, B: Backend> Loader<'a, B> {
 
     /// The stored tensor of this parameter, if it has the shape that is wanted.
     fn stored(&mut self, name: &str, shape: &[usize]) -> Option<StoredMatrix> {
-        let bare = name.strip_prefix(&self.prefix).unwrap_or(name);
-        let Some(tensor) = self.weights.get(name).or_else(|| self.weights.get(bare)) else {
+        let Some(tensor) = stored_tensor(self.weights, self.spec, name) else {
             self.problems
                 .push(format!("missing tensor `{name}` of shape {shape:?}"));
             return None;
@@ -265,6 +260,16 @@ impl<'a, B: Backend> Loader<'a, B> {
             out_features,
         }
     }
+}
+
+/// The tensor of a parameter of the whole model, under whichever name its files give it.
+pub fn stored_tensor(
+    weights: &WeightStore,
+    spec: &DecoderSpec,
+    name: &str,
+) -> Option<StoredTensor> {
+    let bare = name.strip_prefix(spec.prefix());
+    weights.get(name).or_else(|| weights.get(bare?))
 }
 
 fn stored_dtype(dtype: Dtype) -> Option<StoredDtype> {

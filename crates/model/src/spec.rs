@@ -61,6 +61,12 @@ impl DecoderSpec {
         COMPUTED.iter().any(|suffix| name.ends_with(suffix)) || self.is_tied_head(name)
     }
 
+    /// The first step of block paths: `transformer.` or `model.`. Files of the bare base model lack it.
+    pub fn prefix(&self) -> &str {
+        let end = self.names.layers.find('.').map_or(0, |dot| dot + 1);
+        self.names.layers.get(..end).unwrap_or_default()
+    }
+
     /// The head's name for a matrix that it shares with the embedding.
     pub fn is_tied_head(&self, name: &str) -> bool {
         let path = name.strip_suffix(".weight");

@@ -5,41 +5,34 @@ use formats::Dtype;
 use formats::hf_config::HfConfig;
 use formats::weights::{StoredTensor, WeightStore};
 
-use crate::families::{ConfigError, decoder_spec};
+use crate::load::stored_tensor;
+use crate::spec::DecoderSpec;
 
 /// Elements that are compared at a time where types differ.
 const COMPARED: usize = 1 << 14;
 
 /// The config of the model that the files hold: untied, with a notice, where they have a head with other values than the
-/// embedding's.
-///
-/// # Errors
-/// As [`decoder_spec`].
+/// embedding's. `spec` is the config's own.
 pub fn config_as_stored(
     config: HfConfig,
+    spec: &DecoderSpec,
     weights: &WeightStore,
-) -> Result<(HfConfig, Option<String>), ConfigError> {
-    let spec = decoder_spec(&config)?;
+) -> (HfConfig, Option<String>) {
     let names = &spec.names;
-    let stored = |path: &str| {
-        let name = format!("{path}.weight");
-        // Files of the bare base model lack the prefix.
-        let bare = name.split_once('.').map(|(_, bare)| bare);
-        weights.get(&name).or_else(|| weights.get(bare?))
-    };
+    let stored = |path: &str| stored_tensor(weights, spec, &format!("{path}.weight"));
     let pair = stored(&names.head).zip(stored(&names.embedding));
     let Some((head, embedding)) = pair.filter(|_| spec.tie_word_embeddings) else {
-        return Ok((config, None));
+        return (config, None);
     };
     if same_values(&head, &embedding) {
-        return Ok((config, None));
+        return (config, None);
     }
     let notice = format!(
         "config.json ties `{}` to `{}`, but the files hold different values for them: both are used as they are \
          stored, and `tie_word_embeddings` counts as false",
         head.name, embedding.name
     );
-    Ok((untied(&config), Some(notice)))
+    (untied(&config), Some(notice))
 }
 
 /// The same model with a head of its own.

@@ -37,7 +37,10 @@ impl<L: Learner> Session<'_, L> {
     fn save_checkpoint(&mut self, whole: bool) -> Result<(), TrainError> {
         let (plan, observer) = (self.run.plan, &mut *self.run.observer);
         let (learner, state) = (&*self.run.learner, &mut self.state);
-        state.resume.metrics_bytes = self.journal.sync(observer);
+        // A log that could not be opened keeps its length: a later call that can open it must not cut what it finds.
+        if let Some(size_bytes) = self.journal.sync(observer) {
+            state.resume.metrics_bytes = size_bytes;
+        }
         let saved = self
             .checkpoints
             .save(plan, learner, &self.optimizer, state, whole)?;

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use crate::arguments::LossNormalization;
 use crate::error::TrainError;
 use crate::learner::{Examples, Learner, Row};
 use crate::observer::Event;
@@ -40,11 +39,16 @@ impl<L: Learner> Session<'_, L> {
             stop,
             ..
         } = &mut self.run;
+        let packing = Packing {
+            normalization: arguments.loss_normalization,
+            max_tokens: arguments.max_tokens_per_pass,
+            counts_first: learner.counts_first_label(),
+            shares_prefixes: learner.shares_prefixes(false),
+        };
         let batches = Batches {
             size: batch_size,
             drop_last: arguments.dataloader_drop_last,
-            max_tokens: arguments.max_tokens_per_pass,
-            normalization: arguments.loss_normalization,
+            packing,
         };
         let evaluated = eval_loss(&**learner, examples, batches, |done| {
             observer.on(Event::Evaluating { done, total });
@@ -74,8 +78,7 @@ struct Batches {
     size: usize,
     /// A last batch that is short is left out, as the Trainer's loaders do, this one too.
     drop_last: bool,
-    max_tokens: usize,
-    normalization: LossNormalization,
+    packing: Packing,
 }
 
 /// `eval_loss` as the Trainer defines it: the token mean of each batch, then the mean of those over
@@ -109,7 +112,7 @@ fn eval_loss<L: Learner>(
         let rows: Vec<Row> = (first..end)
             .map(|index| examples.example(index))
             .collect::<Result<_, _>>()?;
-        let mean = batch_loss(learner, rows, batches)?;
+        let mean = batch_loss(learner, rows, batches.packing)?;
         if let Some(mean) = mean.filter(|mean| mean.is_finite()) {
             sum += mean * (end - first) as f64;
             rows_counted += end - first;
@@ -121,14 +124,8 @@ fn eval_loss<L: Learner>(
 fn batch_loss<L: Learner>(
     learner: &L,
     rows: Vec<Row>,
-    batches: Batches,
+    packing: Packing,
 ) -> Result<Option<f64>, TrainError> {
-    let packing = Packing {
-        normalization: batches.normalization,
-        max_tokens: batches.max_tokens,
-        counts_first: learner.counts_first_label(),
-        shares_prefixes: learner.shares_prefixes(false),
-    };
     let work = Passes::new(&[rows], packing);
     let mut sum = 0.0;
     for pass in &work.passes {

@@ -19,8 +19,6 @@ pub(crate) struct Journal {
     metrics: PathBuf,
     plot: PathBuf,
     log: Option<AppendLog>,
-    /// Length of the log that an earlier call left.
-    earlier_bytes: u64,
     warned: bool,
     lost: u64,
 }
@@ -32,7 +30,6 @@ impl Journal {
             metrics: folder.join(METRICS),
             plot: folder.join("loss.svg"),
             log: None,
-            earlier_bytes: 0,
             warned: false,
             lost: 0,
         }
@@ -40,7 +37,6 @@ impl Journal {
 
     /// Opens the log and goes back to `size_bytes` of it.
     pub(crate) fn open(&mut self, size_bytes: u64, observer: &mut dyn Observer) {
-        self.earlier_bytes = size_bytes;
         let opened = AppendLog::on(&self.disk, &self.metrics);
         match opened.and_then(|mut log| log.rewind(size_bytes).map(|()| log)) {
             Ok(log) => self.log = Some(log),
@@ -61,17 +57,14 @@ impl Journal {
         }
     }
 
-    /// Makes the log so far survive a power cut, and says how long it is.
-    pub(crate) fn sync(&mut self, observer: &mut dyn Observer) -> u64 {
-        let Some(log) = &mut self.log else {
-            // A later call that can open it must not cut what it finds.
-            return self.earlier_bytes;
-        };
+    /// Makes the log so far survive a power cut, and says how long it is, where it could be opened.
+    pub(crate) fn sync(&mut self, observer: &mut dyn Observer) -> Option<u64> {
+        let log = self.log.as_mut()?;
         let (done, size_bytes) = (log.sync(), log.size_bytes());
         if let Err(error) = done {
             self.warn(&error, observer);
         }
-        size_bytes
+        Some(size_bytes)
     }
 
     /// Draws the losses so far.

@@ -13,8 +13,8 @@ use std::path::Path;
 use indexmap::IndexMap;
 
 use crate::error::FormatsError;
-use crate::pyjson::Json;
 pub use crate::pyjson::Number;
+use crate::pyjson::{Json, Style};
 
 /// The PEFT whose format this is; written when a config names no version, as PEFT does.
 pub const PEFT_VERSION: &str = "0.21.2";
@@ -214,12 +214,16 @@ impl AdapterConfig {
 
     /// The text of the file, as `json.dumps(…, indent=2, sort_keys=True)`: no newline at its end.
     pub fn to_json(&self) -> String {
-        write::to_json(self)
+        write::to_json(self, Style::PRETTY)
     }
 
     /// The same, but with the entries of `rank_pattern` and `alpha_pattern` in their own order.
     pub fn to_json_in_order(&self) -> String {
-        write::to_json_in_order(self)
+        let style = Style {
+            in_order: &["rank_pattern", "alpha_pattern"],
+            ..Style::PRETTY
+        };
+        write::to_json(self, style)
     }
 
     /// The value of a key in [`PASSED`].

@@ -3,26 +3,12 @@
 use super::{AdapterConfig, InitLoraWeights, OneOrMany, PASSED};
 use crate::pyjson::{Json, Style, to_string};
 
-pub(super) fn to_json(config: &AdapterConfig) -> String {
-    to_string(&object(config), Style::PRETTY)
-}
-
-pub(super) fn to_json_in_order(config: &AdapterConfig) -> String {
-    let Json::Object(mut entries) = object(config).sorted() else {
-        return to_json(config);
-    };
-    entries.insert("rank_pattern".into(), dict(&config.rank_pattern));
-    entries.insert("alpha_pattern".into(), dict(&config.alpha_pattern));
-    let as_it_is = Style {
-        sort_keys: false,
-        ..Style::PRETTY
-    };
-    to_string(&Json::Object(entries), as_it_is)
-}
-
-fn object(config: &AdapterConfig) -> Json {
-    let entries = targets(config).into_iter();
-    Json::object(entries.chain(settings(config)).chain(passed(config)))
+pub(super) fn to_json(config: &AdapterConfig, style: Style) -> String {
+    let entries = targets(config)
+        .into_iter()
+        .chain(settings(config))
+        .chain(passed(config));
+    to_string(&Json::object(entries), style)
 }
 
 fn targets(config: &AdapterConfig) -> Vec<(&'static str, Json)> {

@@ -108,21 +108,6 @@ impl Json {
         }
     }
 
-    /// The same with the keys of every object in the order of their code points.
-    pub fn sorted(self) -> Self {
-        match self {
-            Self::Array(items) => Self::Array(items.into_iter().map(Self::sorted).collect()),
-            Self::Object(entries) => {
-                let entries = entries.into_iter();
-                let mut entries: IndexMap<String, Self> =
-                    entries.map(|(key, value)| (key, value.sorted())).collect();
-                entries.sort_unstable_keys();
-                Self::Object(Box::new(entries))
-            }
-            other => other,
-        }
-    }
-
     /// A word for the kind of value, for messages.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use indexmap::IndexMap;
+
 use super::{Json, float_repr};
 
 /// The arguments of `json.dumps` that we use.
@@ -11,6 +13,8 @@ pub struct Style {
     pub indent: Option<usize>,
     /// Keys in the order of their code points.
     pub sort_keys: bool,
+    /// But not those of the objects under these keys.
+    pub in_order: &'static [&'static str],
     /// Everything outside printable ASCII as `\uXXXX`.
     pub ensure_ascii: bool,
     /// Between items, and between key and value; `None` for Python's defaults, which depend on `indent`.
@@ -22,6 +26,7 @@ impl Style {
     pub const LINE: Self = Self {
         indent: None,
         sort_keys: false,
+        in_order: &[],
         ensure_ascii: true,
         separators: None,
     };
@@ -29,6 +34,7 @@ impl Style {
     pub const PRETTY: Self = Self {
         indent: Some(2),
         sort_keys: true,
+        in_order: &[],
         ensure_ascii: true,
         separators: None,
     };
@@ -36,6 +42,7 @@ impl Style {
     pub const COMPACT: Self = Self {
         indent: None,
         sort_keys: false,
+        in_order: &[],
         ensure_ascii: true,
         separators: Some((",", ":")),
     };
@@ -87,18 +94,25 @@ impl Writer {
             Json::Array(items) => {
                 self.block('[', ']', items.iter(), |writer, item| writer.value(item));
             }
-            Json::Object(entries) => {
-                let mut entries: Vec<_> = entries.iter().collect();
-                if self.style.sort_keys {
-                    entries.sort_by_key(|(key, _)| *key);
-                }
-                self.block('{', '}', entries.into_iter(), |writer, (key, value)| {
-                    writer.string(key);
-                    writer.out.push_str(writer.style.key_separator());
-                    writer.value(value);
-                });
-            }
+            Json::Object(entries) => self.object(entries, self.style.sort_keys),
         }
+    }
+
+    fn object(&mut self, entries: &IndexMap<String, Json>, sort_keys: bool) {
+        let mut entries: Vec<_> = entries.iter().collect();
+        if sort_keys {
+            entries.sort_by_key(|(key, _)| *key);
+        }
+        self.block('{', '}', entries.into_iter(), |writer, (key, value)| {
+            writer.string(key);
+            writer.out.push_str(writer.style.key_separator());
+            match value {
+                Json::Object(inner) if writer.style.in_order.contains(&key.as_str()) => {
+                    writer.object(inner, false);
+                }
+                _ => writer.value(value),
+            }
+        });
     }
 
     fn block<T>(

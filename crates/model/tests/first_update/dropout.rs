@@ -67,8 +67,8 @@ fn an_update_in_one_pass_or_a_pass_a_row_drops_the_same_elements() {
         );
         for ((name, cut), (_, whole)) in cut_grads.iter().zip(&grads) {
             let off = distance(cut, whole).rel;
-            // As close as gradients are to PEFT's.
-            assert!(off <= 1e-4, "{family}, {name}: {off:e}");
+            // Sums in another order: most in the keys' A, whose gradients are small differences of large terms.
+            assert!(off <= 2e-5, "{family}, {name}: {off:e}");
         }
     }
     assert!(heads > 0, "no family with a delta on its head");

@@ -74,10 +74,9 @@ pub fn merge_folder(
     max_shard_bytes: u64,
 ) -> Result<MergeReport> {
     let config = HfConfig::open(base_dir)?;
-    // A family that is not known is said before its weights are looked at.
-    decoder_spec(&config)?;
+    let spec = decoder_spec(&config)?;
     let weights = WeightStore::open(base_dir)?;
-    let (config, notice) = model::config_as_stored(config, &weights)?;
+    let (config, notice) = model::config_as_stored(config, &spec, &weights);
     let (spec, tree) = (decoder_spec(&config)?, module_tree(&config)?);
     let base = BaseModel {
         spec: &spec,
