@@ -8,6 +8,9 @@ pub(crate) struct Due {
     pub(crate) log: bool,
     pub(crate) evaluate: bool,
     pub(crate) save: bool,
+    /// `should_log` in the saved `TrainerControl`. A log clears it, but where `logging_first_step` has logged the update
+    /// that ends an epoch, the epoch asks once more, for nothing.
+    pub(crate) asks_again: bool,
 }
 
 impl Due {
@@ -33,10 +36,15 @@ impl Due {
             }
             Saving::Best => false,
         };
+        let by_epochs = |interval: Interval| interval == Interval::Epochs && ends_epoch;
+        let saved_behind = by_epochs(plan.logging) && plan.saving == Saving::At(Interval::Epochs);
+        // What an evaluation logs clears it too.
+        let cleared = by_epochs(plan.evaluation) && begun;
         Self {
             log: first || plan.logging.is_due(done, ends_epoch),
             evaluate: evaluate && begun,
             save,
+            asks_again: first && saved_behind && !cleared,
         }
     }
 }
@@ -75,5 +83,28 @@ mod tests {
         assert_eq!(at(6), (false, false, false));
         assert_eq!(at(7), (true, false, true));
         assert_eq!(at(10), (true, true, true));
+    }
+
+    #[test]
+    fn an_epoch_asks_again_for_the_log_of_a_first_update_that_ends_it() {
+        let asks = |changes: Value, done| {
+            // 7 rows in one update.
+            let mut map = json!({"per_device_train_batch_size": 7, "num_train_epochs": 2, "logging_first_step": true,
+                "logging_strategy": "epoch", "save_strategy": "epoch"});
+            let (map_now, changes) = (map.as_object_mut().unwrap(), changes.as_object().unwrap());
+            map_now.extend(changes.clone());
+            let evaluated = changes.get("eval_strategy").map(|_| 3);
+            let plan = Plan::new(&serde_json::from_value(map).unwrap(), 7, evaluated).unwrap();
+            Due::after(&plan, done, false).asks_again
+        };
+        assert!(asks(json!({}), 1));
+        assert!(!asks(json!({}), 2));
+        assert!(asks(json!({"eval_strategy": "steps", "eval_steps": 1}), 1));
+        assert!(asks(json!({"eval_strategy": "epoch", "eval_delay": 2}), 1));
+        assert!(!asks(json!({"eval_strategy": "epoch"}), 1));
+        assert!(!asks(json!({"per_device_train_batch_size": 4}), 1));
+        assert!(!asks(json!({"logging_first_step": false}), 1));
+        assert!(!asks(json!({"logging_strategy": "steps"}), 1));
+        assert!(!asks(json!({"save_strategy": "steps"}), 1));
     }
 }

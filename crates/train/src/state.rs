@@ -6,6 +6,7 @@ use formats::pyjson::{Json, Number, Style, value_to_string};
 use formats::trainer_state::{FILE_NAME, LogEntry, TrainerState};
 use serde::{Deserialize, Serialize};
 
+use crate::due::Due;
 use crate::error::TrainError;
 use crate::plan::{Interval, Plan, Saving};
 use crate::update::Update;
@@ -182,13 +183,17 @@ impl RunState {
 
     /// The text of `trainer_state.json`.
     pub(crate) fn file_text(&mut self, plan: &Plan) -> String {
-        let stops = self.file.global_step >= plan.max_steps || self.resume.stopped_early;
+        let (done, stopped_early) = (self.file.global_step, self.resume.stopped_early);
+        let due = Due::after(plan, done, stopped_early);
         let control = Json::object([
             ("should_epoch_stop", Json::from(false)),
             ("should_evaluate", false.into()),
-            ("should_log", false.into()),
+            ("should_log", due.asks_again.into()),
             ("should_save", true.into()),
-            ("should_training_stop", stops.into()),
+            (
+                "should_training_stop",
+                (done >= plan.max_steps || stopped_early).into(),
+            ),
         ]);
         let none = Json::object::<String>([]);
         let mut callbacks = vec![("TrainerControl".to_owned(), callback(control, none))];
