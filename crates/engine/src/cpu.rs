@@ -59,12 +59,12 @@ impl Cpu {
 
     /// The instruction set in effect.
     pub fn isa(&self) -> Isa {
-        self.context.isa
+        self.context.isa()
     }
 
     /// Threads that work.
     pub fn threads(&self) -> usize {
-        self.context.threads.count()
+        self.context.threads().count()
     }
 
     fn precision(&self) -> Precision {

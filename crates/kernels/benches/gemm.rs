@@ -160,7 +160,7 @@ fn main() {
     }
     println!(
         "threads {}, peak f32 {:.0}, bf16 {:.0} GFLOP/s",
-        bench.ctx.threads.count(),
+        bench.ctx.threads().count(),
         bench.peak.f32_gflops,
         bench.peak.bf16_gflops
     );

@@ -131,19 +131,33 @@ impl Shape<'_> {
                 rows.rows
             );
         }
-        disjoint(segments);
+        disjoint(segments, |segment| {
+            segment.start..segment.start + segment.len
+        });
+    }
+
+    /// Heads may not overlap where their gradients are written: each task has heads of its own.
+    fn check_columns(&self) {
+        let kinds = [
+            (self.query, self.heads),
+            (self.key, self.kv_heads),
+            (self.value, self.kv_heads),
+        ];
+        let heads = kinds.map(|(layout, count)| (0..count).map(move |head| (layout, head)));
+        let heads: Vec<_> = heads.into_iter().flatten().collect();
+        disjoint(&heads, |(layout, head)| self.columns(*layout, *head));
     }
 }
 
-/// Segments may not overlap: each writes its own rows.
-fn disjoint(segments: &[Segment]) {
-    let mut spans: Vec<_> = segments
-        .iter()
-        .map(|s| (s.start, s.start + s.len))
-        .collect();
-    spans.sort_unstable();
+/// Segments, or heads, may not overlap: each writes its own rows, or columns.
+fn disjoint<T>(all: &[T], span: impl Fn(&T) -> Range<usize>) {
+    let mut spans: Vec<_> = all.iter().map(span).collect();
+    spans.sort_unstable_by_key(|span| (span.start, span.end));
     for pair in spans.windows(2) {
-        assert!(pair[0].1 <= pair[1].0, "segments overlap: {pair:?}");
+        assert!(
+            pair[0].end <= pair[1].start,
+            "segments or heads overlap: {pair:?}"
+        );
     }
 }
 
@@ -188,7 +202,7 @@ pub fn forward(
 /// a shared prefix's keys and values are summed in the order of the segments.
 ///
 /// # Panics
-/// When sizes do not fit, segments overlap, or a prefix is not a segment of its own.
+/// When sizes do not fit, segments or heads overlap, or a prefix is not a segment of its own.
 pub fn backward(
     context: &Context,
     shape: &Shape<'_>,
@@ -205,6 +219,7 @@ pub fn backward(
         (dqkv.rows, dqkv.cols),
         "attention's gradient"
     );
+    shape.check_columns();
     let dqkv = SharedMat::new(dqkv);
     let families = families(segments);
     context

@@ -4,10 +4,9 @@ use crate::{Isa, Threads};
 
 /// The workers and the instruction set that kernels run with. Results depend on neither.
 pub struct Context {
-    /// Persistent workers.
-    pub threads: Threads,
-    /// Instruction set, at most what the processor has.
-    pub isa: Isa,
+    pub(crate) threads: Threads,
+    /// At most what the processor has: kernels for it are called unasked.
+    pub(crate) isa: Isa,
 }
 
 impl Context {
@@ -20,6 +19,16 @@ impl Context {
             threads: Threads::new(num_threads.unwrap_or_else(cores)),
             isa: isa.map_or(best, |wanted| wanted.min(best)),
         }
+    }
+
+    /// Persistent workers.
+    pub fn threads(&self) -> &Threads {
+        &self.threads
+    }
+
+    /// The instruction set in effect.
+    pub fn isa(&self) -> Isa {
+        self.isa
     }
 }
 

@@ -80,7 +80,8 @@ impl Kernel for Scatter<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::StoredDtype;
+    use crate::{Isa, StoredDtype};
+    use proptest::prelude::*;
 
     #[test]
     fn rows_are_looked_up_and_their_gradients_summed_in_order() {
@@ -103,5 +104,42 @@ mod tests {
         assert_eq!(sums[4 * 19 + 3], 0.5 + 81.0 + 81.0);
         assert_eq!(sums[4 * 19 + 18], 0.5 + 96.0 + 96.0);
         assert_eq!((sums[0], sums[19]), (2.5, 0.5));
+    }
+
+    proptest! {
+        #[test]
+        fn rows_and_sums_are_those_of_plain_loops_in_the_same_bits_everywhere(
+            rows in 1usize..9, cols in 1usize..70, ids in prop::collection::vec(0u32..9, 0..40), seed: u64,
+        ) {
+            let ids: Vec<u32> = ids.iter().map(|id| id % rows as u32).collect();
+            let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e-40, -0.0];
+            let value = |i: usize| {
+                let bits = (crate::elementwise::uniform(seed, i as u64) * 1e6) as usize;
+                if bits.is_multiple_of(29) { odd[bits / 29 % 5] } else { bits as f32 * 1e-6 }
+            };
+            let table: Vec<f32> = (0..rows * cols).map(value).collect();
+            let stored = Stored::from_f32(&table, rows, cols);
+            let sizes = (ids.len(), cols);
+            let mut looked_up = vec![0.0; ids.len() * cols];
+            for (i, y) in looked_up.iter_mut().enumerate() {
+                *y = 0.5 + table[ids[i / cols] as usize * cols + i % cols];
+            }
+            let mut summed = vec![-0.0; rows * cols];
+            for (i, x) in looked_up.iter().enumerate() {
+                summed[ids[i / cols] as usize * cols + i % cols] += x;
+            }
+            for isa in Isa::available() {
+                let context = Context::new(Some(2), Some(isa));
+                let mut y = vec![0.5; ids.len() * cols];
+                embed(&context, stored, &ids, MatMut::dense(&mut y, sizes.0, sizes.1), true);
+                let mut sums = vec![-0.0; rows * cols];
+                let to = MatMut::dense(&mut sums, rows, cols);
+                scatter_add(&context, Mat::dense(&y, sizes.0, sizes.1), &ids, to);
+                for (got, want) in y.iter().chain(&sums).zip(looked_up.iter().chain(&summed)) {
+                    let is_same = got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan();
+                    prop_assert!(is_same, "{isa:?}: {got:e}, want {want:e}");
+                }
+            }
+        }
     }
 }

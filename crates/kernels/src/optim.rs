@@ -188,6 +188,40 @@ mod tests {
         assert!(results.iter().all(|bits| bits == &results[0]));
     }
 
+    #[test]
+    fn tiny_gradients_are_held_back_by_eps_and_what_is_not_finite_stays_in_its_element() {
+        let settings = AdamW {
+            learning_rate: 1.0,
+            beta1: 0.0,
+            beta2: 0.0,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            step: 1,
+            grad_scale: 1.0,
+        };
+        // Of each moment the gradient alone: a step of g / (|g| + eps).
+        let odd = [1e-8, -3e-8, 0.0, 1e-40, f32::NAN, f32::INFINITY, 1.0];
+        let gradient: Vec<f32> = odd.iter().cycle().take(41).copied().collect();
+        for isa in Isa::available() {
+            let context = Context::new(Some(2), Some(isa));
+            let [mut value, mut m, mut v] = [(); 3].map(|()| vec![0.0; 41]);
+            let parameter = Parameter {
+                value: &mut value,
+                m: &mut m,
+                v: &mut v,
+            };
+            adamw(&context, parameter, &gradient, settings);
+            for (value, g) in value.iter().zip(&gradient) {
+                let want = -g / (g.abs() + 1e-8);
+                let is_same = value.is_nan() && want.is_nan() || (value - want).abs() < 1e-6;
+                assert!(
+                    is_same,
+                    "{isa:?}: {value} after a gradient of {g}, want {want}"
+                );
+            }
+        }
+    }
+
     fn in_f64(mut p: f64, steps: u64, gradient: impl Fn(u64) -> f64) -> f64 {
         let (mut m, mut v) = (0.0, 0.0);
         for t in 1..=steps {

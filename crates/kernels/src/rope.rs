@@ -96,61 +96,103 @@ mod tests {
     use super::*;
     use crate::Isa;
 
-    #[test]
-    fn pairs_turn_and_turn_back_and_the_rest_stays() {
-        // Two kinds of heads of 7 elements at odd columns; 3 pairs of each turn.
-        let heads = [
-            Heads {
-                offset: 1,
-                stride: 9,
-                count: 2,
-            },
-            Heads {
-                offset: 20,
-                stride: 7,
-                count: 1,
-            },
-        ];
-        let table: Vec<f32> = (0..5)
-            .flat_map(|p| {
-                (0..6).map(move |i| {
-                    let angle = p as f64 * [1.0, 0.3, 0.05][i % 3];
-                    (if i < 3 { angle.cos() } else { angle.sin() }) as f32
-                })
-            })
-            .collect();
-        let x: Vec<f32> = (0..2 * 29).map(|i| (i as f32 * 0.37).sin()).collect();
-        for isa in Isa::available() {
-            let context = Context::new(Some(2), Some(isa));
-            let mut y = x.clone();
-            let table = Mat::dense(&table, 5, 6);
-            rotate(
-                &context,
-                MatMut::dense(&mut y, 2, 29),
-                &heads,
-                &[4, 1],
-                table,
-                false,
-            );
-            for (row, position) in [(0, 4.0f64), (1, 1.0)] {
-                let (sin, cos) = (position * 0.3).sin_cos();
-                let (low, high) = (row * 29 + 11, row * 29 + 14);
-                let (a, b) = (f64::from(x[low]), f64::from(x[high]));
-                let off = f64::from(y[low]) - (a * cos - b * sin);
-                assert!(off.abs() < 1e-6, "{isa:?}, row {row}");
-                let off = f64::from(y[high]) - (b * cos + a * sin);
-                assert!(off.abs() < 1e-6, "{isa:?}, row {row}");
+    /// Queries and keys with columns between them that belong to nobody.
+    fn heads(half: usize) -> ([Heads; 2], usize) {
+        let queries = Heads {
+            offset: 1,
+            stride: 2 * half + 3,
+            count: 2,
+        };
+        let keys = Heads {
+            offset: 2 + queries.count * queries.stride,
+            stride: 2 * half,
+            count: 1,
+        };
+        ([queries, keys], keys.offset + keys.stride + 1)
+    }
+
+    /// `x` turned, in f64.
+    fn turned(x: &[f32], half: usize, positions: &[u32], table: Mat<'_>, sign: f64) -> Vec<f64> {
+        let (kinds, width) = heads(half);
+        let mut y: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+        for (row, position) in positions.iter().enumerate() {
+            let turns = table.row(*position as usize);
+            for heads in kinds {
+                for (h, i) in (0..heads.count).flat_map(|h| (0..half).map(move |i| (h, i))) {
+                    let low = row * width + heads.offset + h * heads.stride + i;
+                    let (cos, sin) = (f64::from(turns[i]), sign * f64::from(turns[half + i]));
+                    let (a, b) = (y[low], y[low + half]);
+                    y[low] = a * cos - b * sin;
+                    y[low + half] = b * cos + a * sin;
+                }
             }
-            assert_eq!((y[0], y[7], y[8], y[19]), (x[0], x[7], x[8], x[19]));
-            rotate(
-                &context,
-                MatMut::dense(&mut y, 2, 29),
-                &heads,
-                &[4, 1],
-                table,
-                true,
-            );
-            assert!(x.iter().zip(&y).all(|(x, y)| (x - y).abs() < 1e-6));
+        }
+        y
+    }
+
+    #[test]
+    fn pairs_turn_and_turn_back_and_the_rest_stays_in_the_same_bits_everywhere() {
+        let positions = [4, 1, 0];
+        // Tails alone, whole vectors, and both.
+        for half in [1, 3, 15, 16, 17, 32, 40] {
+            let (kinds, width) = heads(half);
+            let angles = (0..5 * half).map(|i| (i / half) as f32 * 0.8f32.powi((i % half) as i32));
+            let angles: Vec<f32> = angles.collect();
+            let table: Vec<f32> = angles
+                .chunks(half)
+                .flat_map(|angles| {
+                    let (cos, sin) = (
+                        angles.iter().map(|x| x.cos()),
+                        angles.iter().map(|x| x.sin()),
+                    );
+                    cos.chain(sin)
+                })
+                .collect();
+            let table = Mat::dense(&table, 5, 2 * half);
+            let x: Vec<f32> = (0..positions.len() * width)
+                .map(|i| (i as f32 * 0.37).sin())
+                .collect();
+            for back in [false, true] {
+                let sign = if back { -1.0 } else { 1.0 };
+                let want = turned(&x, half, &positions, table, sign);
+                let mut first: Option<Vec<f32>> = None;
+                for isa in Isa::available() {
+                    let context = Context::new(Some(2), Some(isa));
+                    let mut y = x.clone();
+                    let rows = MatMut::dense(&mut y, positions.len(), width);
+                    rotate(&context, rows, &kinds, &positions, table, back);
+                    for (i, (y, want)) in y.iter().zip(&want).enumerate() {
+                        let error = (f64::from(*y) - want).abs();
+                        assert!(error < 1e-6, "{isa:?}, half {half}, element {i}: {error:e}");
+                    }
+                    let first = first.get_or_insert_with(|| y.clone());
+                    assert!(*first == y, "{isa:?}, half {half}: other bits");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nan_and_infinity_stay_in_their_pair() {
+        let half = 21;
+        let (kinds, width) = heads(half);
+        let table: Vec<f32> = [0.6; 21].into_iter().chain([0.8; 21]).collect();
+        let table = Mat::dense(&table, 1, 2 * half);
+        for isa in Isa::available() {
+            let mut y = vec![1.0; width];
+            (y[3], y[kinds[1].offset + 19]) = (f32::NAN, f32::INFINITY);
+            let context = Context::new(Some(1), Some(isa));
+            let rows = MatMut::dense(&mut y, 1, width);
+            rotate(&context, rows, &kinds, &[0], table, false);
+            let at = kinds[1].offset + 19;
+            let spoilt = [3, 3 + half, at, at + half];
+            for (i, y) in y.iter().enumerate() {
+                assert_eq!(
+                    !y.is_finite(),
+                    spoilt.contains(&i),
+                    "{isa:?}, element {i}: {y}"
+                );
+            }
         }
     }
 }

@@ -53,7 +53,10 @@ pub(crate) struct SharedMat<'a> {
 }
 
 impl<'a> SharedMat<'a> {
+    /// # Panics
+    /// When rows would overlap: tasks on two of them would write the same elements.
     pub(crate) fn new(mat: MatMut<'a>) -> Self {
+        mat.check();
         Self {
             stride: mat.stride,
             rows: mat.rows,

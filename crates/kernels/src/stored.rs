@@ -77,7 +77,8 @@ impl<'a> Stored<'a> {
     }
 
     pub(crate) fn check(&self) {
-        let want = self.rows.checked_mul(self.cols * self.dtype.size());
+        let row = self.cols.checked_mul(self.dtype.size());
+        let want = row.and_then(|row| row.checked_mul(self.rows));
         assert!(
             want == Some(self.bytes.len()),
             "a {}×{} matrix of {:?} in {} bytes",

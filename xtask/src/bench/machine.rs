@@ -19,7 +19,7 @@ const TURNS: usize = 100_000;
 /// Measures and prints one line of JSON.
 pub(crate) fn print() {
     let context = Context::default();
-    let threads = context.threads.count();
+    let threads = context.threads().count();
     let peak = peak(&context);
     let one = Context::new(Some(1), None);
     println!(

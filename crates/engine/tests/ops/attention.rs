@@ -22,13 +22,17 @@ pub(crate) struct Attention {
 
 impl Attention {
     pub(crate) fn any() -> impl Strategy<Value = Self> {
-        let tokens = (
-            prop::collection::vec(1usize..24, 1..5),
-            any::<bool>(),
-            0usize..4,
-        );
-        let heads = (1usize..4, 1usize..3, 1usize..20, 0u8..2);
-        let rest = (any::<bool>(), prop::option::of(1usize..30), any::<u64>());
+        // Keys come in panels of 64: some rows and windows reach over one and two of them, alone or with their prefix.
+        let lens = prop_oneof![
+            2 => prop::collection::vec(1usize..24, 1..5),
+            1 => prop::collection::vec(50usize..150, 1..3),
+        ];
+        let tokens = (lens, any::<bool>(), 0usize..4);
+        // A quarter of a head turns in pairs: from 32 on, more than a vector of them.
+        let half = prop_oneof![3 => 1usize..20, 1 => 32usize..40];
+        let heads = (1usize..4, 1usize..3, half, 0u8..2);
+        let window = prop::option::of(prop_oneof![1usize..30, 60usize..140]);
+        let rest = (any::<bool>(), window, any::<u64>());
         (tokens, heads, rest).prop_map(
             |((lens, shared, gap), (kv_heads, group, half, layout), (alibi, window, key))| Self {
                 lens,

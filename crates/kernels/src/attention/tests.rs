@@ -338,3 +338,12 @@ fn keeps_to_segments(shape: &Shape<'_>) {
         assert!((small.out[5 * 42] - mean).abs() < 1e-6, "{isa:?}");
     }
 }
+
+/// Two tasks would write the same columns of a gradient.
+#[test]
+#[should_panic(expected = "overlap")]
+fn heads_that_overlap_have_no_gradient() {
+    let mut shape = shape(2, 2, 4, None);
+    shape.key.stride = 3;
+    both(&Context::new(Some(1), None), &shape, &[own(0, 5)], 5);
+}

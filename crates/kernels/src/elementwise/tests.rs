@@ -73,3 +73,42 @@ fn every_element_is_filled() {
         assert!(x.iter().all(|x| *x == -2.5), "{x:?}");
     }
 }
+
+/// Two tasks would write the same elements.
+#[test]
+#[should_panic(expected = "columns at stride 3")]
+fn rows_that_overlap_are_refused() {
+    let (x, mut y) = (vec![0.0; 40], vec![0.0; 40]);
+    let y = MatMut {
+        data: &mut y,
+        stride: 3,
+        rows: 5,
+        cols: 8,
+    };
+    copy(&Context::new(Some(1), None), Mat::dense(&x, 5, 8), y, false);
+}
+
+#[test]
+fn what_is_not_finite_is_copied_and_summed_as_it_is() {
+    let cols = 19;
+    let mut x = vec![1.0; 3 * cols];
+    let odd = [f32::NAN, f32::INFINITY, 1e-40, -0.0];
+    x[cols + 14..cols + 18].copy_from_slice(&odd);
+    let bits = |x: &[f32]| -> Vec<u32> { x.iter().map(|x| x.to_bits()).collect() };
+    for context in contexts() {
+        let mut y = vec![0.0; x.len()];
+        let x_mat = Mat::dense(&x, 3, cols);
+        copy(&context, x_mat, MatMut::dense(&mut y, 3, cols), false);
+        assert_eq!(bits(&y), bits(&x));
+        let mut sums = vec![0.0; cols];
+        add_column_sums(&context, Mat::dense(&x[cols..2 * cols], 1, cols), &mut sums);
+        assert!(sums[14].is_nan() && sums[15] == f32::INFINITY && sums[16] == 1e-40);
+        assert!(sum_of_squares(&context, &x).is_nan());
+        assert_eq!(
+            sum_of_squares(&context, &[f32::INFINITY; 20]),
+            f64::INFINITY
+        );
+        // A square of f32's largest is no infinity in f64.
+        assert!(sum_of_squares(&context, &[f32::MAX; 20]).is_finite());
+    }
+}

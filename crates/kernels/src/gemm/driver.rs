@@ -327,7 +327,7 @@ impl Plan<'_> {
                 // SAFETY: inside y.
                 let y = unsafe { &mut *self.y.get().add(row * self.y_stride + col) };
                 let start = if self.job.add { *y } else { 0.0 };
-                *y = start + self.job.bias.map_or(0.0, |bias| bias[col]);
+                *y = self.job.bias.map_or(start, |bias| start + bias[col]);
             }
         }
     }

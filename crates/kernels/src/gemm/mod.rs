@@ -137,11 +137,11 @@ pub fn gemm_group(
 fn check_shapes(x: &Mat<'_>, group: &[Biased<'_>], product: Product, y: &MatMut<'_>) {
     x.check();
     y.check();
-    let columns = group.iter().map(|one| check_matrix(x, one, product));
-    let n: usize = columns.sum();
+    let mut columns = group.iter().map(|one| check_matrix(x, one, product));
+    let n = columns.try_fold(0usize, usize::checked_add);
     assert!(
-        y.cols == n && x.rows == y.rows,
-        "{} rows and {n} columns into {}×{}",
+        n == Some(y.cols) && x.rows == y.rows,
+        "{} rows and {n:?} columns into {}×{}",
         x.rows,
         y.rows,
         y.cols

@@ -33,7 +33,8 @@ pub fn gemm(
         for col in 0..n {
             let term = |k| (x.row(row)[k], weight(k, col));
             let sum = &mut y.row(row)[col];
-            *sum = if add { *sum } else { 0.0 } + bias.map_or(0.0, |bias| bias[col]);
+            let start = if add { *sum } else { 0.0 };
+            *sum = bias.map_or(start, |bias| start + bias[col]);
             for first in (0..k).step_by(K_BLOCK) {
                 let block = first..k.min(first + K_BLOCK);
                 *sum += block_sum(block, term, precision, few);
@@ -336,13 +337,11 @@ unsafe fn tile(tile: &Tile, _ahead: &mut Ahead) {
             // SAFETY: inside the tile of y, and of the bias.
             unsafe {
                 let y = tile.y.add(row * tile.stride + col);
-                let start = if tile.load { *y } else { 0.0 };
-                let bias = if tile.bias.is_null() {
-                    0.0
-                } else {
-                    *tile.bias.add(col)
-                };
-                *y = sum.mul_add(tile.scale, start + bias);
+                let mut start = if tile.load { *y } else { 0.0 };
+                if !tile.bias.is_null() {
+                    start += *tile.bias.add(col);
+                }
+                *y = sum.mul_add(tile.scale, start);
             }
         }
     }
