@@ -25,7 +25,7 @@ impl Attention {
         // Keys come in panels of 64: some rows and windows reach over one and two of them, alone or with their prefix.
         let lens = prop_oneof![
             2 => prop::collection::vec(1usize..24, 1..5),
-            1 => prop::collection::vec(50usize..150, 1..3),
+            1 => prop::collection::vec(60usize..140, 1..3),
         ];
         let tokens = (lens, any::<bool>(), 0usize..4);
         // A quarter of a head turns in pairs: from 32 on, more than a vector of them.
@@ -152,7 +152,7 @@ impl Attention {
         outputs
     }
 
-    /// The first tokens in one go, the others one by one or three by three.
+    /// The first tokens in one go, then some few at a time, the others in one go.
     fn cached<B: Backend>(
         &self,
         backend: &B,
@@ -167,14 +167,15 @@ impl Attention {
         ];
         let to = span(at.rows, shape.heads * shape.head_dim, self.gap);
         let mut out = backend.zeros(to.end());
-        let mut past = 0;
+        let (mut past, mut steps) = (0, 0);
         while past < at.rows {
-            let new = if past == 0 {
-                self.lens[0]
-            } else {
-                1 + past % 3
+            let new = match steps {
+                0 => self.lens[0],
+                1..8 => 1 + past % 3,
+                _ => at.rows,
             }
             .min(at.rows - past);
+            steps += 1;
             let rows = view_mut(&mut out, to.rows(past, new));
             backend.attention_cached(
                 shape,
