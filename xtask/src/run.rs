@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The repository's root.
 pub(crate) fn root() -> PathBuf {
@@ -62,4 +62,38 @@ pub(crate) fn built(arguments: &[&str], flags: &[&str]) -> Result<Vec<Value>> {
         .lines()
         .map(serde_json::from_str)
         .collect::<Result<_, _>>()?)
+}
+
+/// Builds a package's program; its path is cargo's own word, since the folder of what is built can be set in many ways.
+pub(crate) fn executable(package: &str, profile: &[&str]) -> Result<PathBuf> {
+    let messages = built(&[&["build", "--package", package], profile].concat(), &[])?;
+    program_of(&messages).with_context(|| format!("cargo names no program of {package}"))
+}
+
+fn program_of(messages: &[Value]) -> Option<PathBuf> {
+    let is_program = |message: &&Value| message["target"]["kind"] == json!(["bin"]);
+    let mut paths = messages
+        .iter()
+        .filter(is_program)
+        .filter_map(|message| message["executable"].as_str());
+    paths.next().map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_where_cargo_says() {
+        let artifact = |kind: &str, executable: Value| json!({"target": {"kind": [kind]}, "executable": executable});
+        let messages = [
+            artifact("lib", Value::Null),
+            artifact("custom-build", json!("/elsewhere/build-script")),
+            artifact("bin", json!("/elsewhere/debug/lowrank")),
+            json!({"reason": "build-finished", "success": true}),
+        ];
+        let found = program_of(&messages);
+        assert_eq!(found, Some("/elsewhere/debug/lowrank".into()));
+        assert_eq!(program_of(&messages[..2]), None);
+    }
 }

@@ -27,7 +27,7 @@ use serde_json::Value;
 use self::dtype::Dtype;
 use self::rows::{Kind, ROWS, Row};
 use crate::python::interpreter;
-use crate::run::{program, root, run};
+use crate::run::{executable, root, run};
 
 /// Races the rows of the performance table against the Python stack, and prints a table for each.
 #[derive(Args)]
@@ -249,13 +249,7 @@ fn release() -> Result<PathBuf> {
     if !cfg!(debug_assertions) {
         return Ok(std::env::current_exe()?);
     }
-    run(&mut program(
-        "cargo",
-        &["build", "--release", "--package", "xtask"],
-    ))?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), Into::into);
-    Ok(target.join("release/xtask"))
+    executable("xtask", &["--release"])
 }
 
 fn bloom_shapes(python: &Path) -> Result<PathBuf> {

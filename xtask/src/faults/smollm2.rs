@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use durable::faults::{Dice, Tally};
 
-use crate::run::{program, root, run};
+use crate::run::executable;
 
 /// Updates of the run.
 const STEPS: u64 = 40;
@@ -35,9 +35,8 @@ struct Race<'a> {
 /// # Errors
 /// A run that fails where nothing was done to it.
 pub(super) fn smollm2(model: &Path, rows: &Path) -> Result<Tally> {
-    run(&mut program("cargo", &["build", "-p", "lowrank-cli"]))?;
     let race = Race {
-        binary: root().join("target/debug/lowrank"),
+        binary: executable("lowrank-cli", &[])?,
         model,
         rows,
         folder: tempfile::tempdir()?,

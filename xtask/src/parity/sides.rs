@@ -8,16 +8,14 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::python::interpreter;
-use crate::run::{program, root, run};
+use crate::run::{executable, root};
 
 /// Our binary: the one named, or a release build of this tree.
 pub(crate) fn build(named: Option<&PathBuf>) -> Result<PathBuf> {
     if let Some(named) = named {
         return std::path::absolute(named).context("the path of our binary");
     }
-    let arguments = ["build", "--release", "--quiet", "--package", "lowrank-cli"];
-    run(&mut program("cargo", &arguments))?;
-    Ok(root().join("target/release/lowrank"))
+    executable("lowrank-cli", &["--release", "--quiet"])
 }
 
 /// Runs a program to its end, what it prints in `log`.
