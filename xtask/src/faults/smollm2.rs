@@ -1,8 +1,9 @@
 //! A real model's run, killed at five random moments and resumed each time, beside one that nothing disturbed.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +15,7 @@ use crate::run::executable;
 const STEPS: u64 = 40;
 const KILLS: usize = 5;
 const SEED: u64 = 135;
+const SIGKILL: i32 = 9;
 /// What is compared: what was learnt, the optimizer's moments, the state, and the digests of all of it.
 const FILES: [&str; 5] = [
     "adapter_model.safetensors",
@@ -102,8 +104,9 @@ impl Race<'_> {
         }
         let status = child.wait()?;
         ensure!(
-            kill.is_some() || status.success(),
-            "{output}: {status}: {tail}"
+            ended_as_asked(status, kill.is_some()),
+            "{output}: {status}, with a kill behind update {:?}: {tail}",
+            kill.map(|(at, _)| at)
         );
         Ok(resumed)
     }
@@ -132,8 +135,36 @@ impl Race<'_> {
     }
 }
 
+/// A run that ends by itself before it is killed has no kill to count.
+fn ended_as_asked(status: ExitStatus, killed: bool) -> bool {
+    if killed {
+        status.signal() == Some(SIGKILL)
+    } else {
+        status.success()
+    }
+}
+
 fn has_checkpoint(run: &Path) -> bool {
     let entries = std::fs::read_dir(run).into_iter().flatten().flatten();
     let mut names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.any(|name| name.starts_with("checkpoint-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_run_that_sigkill_ended_was_killed() {
+        let ends = |script: &str, killed| {
+            let status = Command::new("sh").args(["-c", script]).status();
+            ended_as_asked(status.expect("sh runs"), killed)
+        };
+        assert!(ends("kill -KILL $$", true));
+        for early in ["exit 0", "exit 1", "kill -TERM $$"] {
+            assert!(!ends(early, true), "{early}");
+        }
+        assert!(ends("exit 0", false));
+        assert!(!ends("exit 1", false) && !ends("kill -KILL $$", false));
+    }
 }
