@@ -7,7 +7,7 @@ Of each data set the first `updates * rows` rows, as updates of `rows` rows; a r
 The truth is the stored weights and the adapter computed in f64 all the way; bf16 is the base in bf16 with the adapter
 in f32, as PEFT loads it.
 
-Writes to --out, and prints {"versions", "threads", "updates", "tokens", "labelled"}:
+Writes to --out, and prints {"versions", "threads", "settings", "updates", "tokens", "labelled"}:
   rows.json                  for each update its rows, {input_ids, labels}
   model/                     the base rounded to bf16, where it is not stored so
   {truth,torch}.safetensors  f32: `<update>.losses`, every target's in order of rows, and `<update>.grad.<name>`,
@@ -97,7 +97,8 @@ def main():
     # Outside, where f32 means f32 again.
     safetensors.torch.save_file(as_f32(found), options.out / "truth.safetensors")
     rows = [row for rows in updates for row in rows]
-    stack.write_json(None, {"versions": stack.versions(), "threads": torch.get_num_threads(), "updates": len(updates),
+    stack.write_json(None, {"versions": stack.versions(), "threads": torch.get_num_threads(),
+                            "settings": {"model": options.model, "updates": options.updates}, "updates": len(updates),
                             "tokens": sum(len(row["input_ids"]) for row in rows), "labelled": sum(map(targets, rows))})
 
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use engine::cpu::Cpu;
 use engine::shapes::ComputeDtype;
@@ -16,6 +16,7 @@ use formats::hf_config::HfConfig;
 use formats::weights::WeightStore;
 use model::{Decoder, PassKey, TokenBatch, families};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::places::{shared_inputs, smollm2, work_folder};
 use super::sides::{clear, quietly, read_json, script, start_adapter, versions};
@@ -66,11 +67,14 @@ pub(crate) fn truth(args: &TruthArgs) -> Result<()> {
     table.judge()
 }
 
-fn their_side(args: &TruthArgs, model: &Path, place: &Path) -> Result<serde_json::Value> {
+fn their_side(args: &TruthArgs, model: &Path, place: &Path) -> Result<Value> {
     let out = place.join("said.json");
     if !args.again && out.is_file() {
-        eprintln!("the truth is there: {}", place.display());
-        return read_json(&out);
+        let found = read_json(&out)?;
+        if found["settings"] == json!({"model": model, "updates": args.updates}) {
+            eprintln!("the truth is there: {}", place.display());
+            return Ok(found);
+        }
     }
     clear(place)?;
     std::fs::create_dir_all(place)?;
@@ -321,8 +325,15 @@ impl Table {
     fn judge(&self) -> Result<()> {
         let mut complaints = Vec::new();
         for (name, line) in &self.0 {
-            let [ours, torch, exact] = line.whole.map(Squares::distance);
-            if ours.is_nan() || ours > torch {
+            ensure!(!line.each.is_empty(), "{name}: nothing was compared");
+            let distances = line.whole.map(Squares::distance);
+            for (side, distance) in SIDES.iter().zip(distances) {
+                if !distance.is_finite() {
+                    complaints.push(format!("{name}: {side} has no distance from the truth"));
+                }
+            }
+            let [ours, torch, exact] = distances;
+            if ours > torch {
                 complaints.push(format!(
                     "{name}: ours is further from the truth than torch's"
                 ));
@@ -363,16 +374,28 @@ mod tests {
 
     #[test]
     fn a_side_that_is_further_or_no_number_or_another_truth_fails() {
-        let line = |ours: f32, exact: f32| {
-            let of = |got: f32| Squares::of(&[got], &[1.0]).expect("one of each");
+        let judged = |sides: [f32; 3]| {
             let mut line = Line::default();
-            line.add([of(ours), of(1.1), of(1.0 + exact)]);
-            Table(vec![("losses".to_owned(), line)])
+            line.add(sides.map(|got| Squares::of(&[got], &[1.0]).expect("one of each")));
+            Table(vec![("losses".to_owned(), line)]).judge()
         };
-        assert!(line(1.05, 0.001).judge().is_ok());
-        assert!(line(1.2, 0.001).judge().is_err());
-        assert!(line(f32::NAN, 0.001).judge().is_err());
-        assert!(line(1.05, 0.02).judge().is_err());
+        let good = [1.05, 1.1, 1.001];
+        assert!(judged(good).is_ok());
+        assert!(judged([1.2, 1.1, 1.001]).is_err());
+        assert!(judged([1.05, 1.1, 1.02]).is_err());
+        for side in 0..3 {
+            for value in [f32::NAN, f32::INFINITY] {
+                let mut sides = good;
+                sides[side] = value;
+                assert!(judged(sides).is_err(), "{side}: {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_without_a_tensor_fails() {
+        let empty = Table(vec![("losses".to_owned(), Line::default())]);
+        assert!(empty.judge().is_err());
     }
 
     #[test]
