@@ -73,7 +73,7 @@ pub(crate) fn measure_lines(command: &mut Command) -> Result<Vec<Value>> {
         let watch = scope.spawn(|| watch(id, &ended));
         let output = child.wait_with_output();
         ended.store(true, Ordering::Relaxed);
-        (output, watch.join().unwrap_or(0))
+        (output, watch.join().ok().flatten())
     });
     let output = output?;
     if !output.status.success() {
@@ -102,9 +102,9 @@ pub(crate) fn ratios(above: &[f64], below: &[f64]) -> Vec<f64> {
     pairs.map(|(above, below)| above / below).collect()
 }
 
-/// The most memory without files that a process has until it ended.
-fn watch(id: u32, ended: &AtomicBool) -> u64 {
-    let mut most = 0;
+/// The most memory without files that a process has until it ended; none where it was never seen.
+fn watch(id: u32, ended: &AtomicBool) -> Option<u64> {
+    let mut most = None;
     while !ended.load(Ordering::Relaxed) {
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
         most = most.max(anonymous_bytes(&status));
@@ -113,10 +113,11 @@ fn watch(id: u32, ended: &AtomicBool) -> u64 {
     most
 }
 
-fn anonymous_bytes(status: &str) -> u64 {
+fn anonymous_bytes(status: &str) -> Option<u64> {
     let size = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
     let named = |line: &&str| line.starts_with("RssAnon:") || line.starts_with("RssShmem:");
-    status.lines().filter(named).filter_map(size).sum::<u64>() * 1024
+    let sizes = status.lines().filter(named).filter_map(size);
+    sizes.reduce(|sum, size| sum + size).map(|size| size * 1024)
 }
 
 /// Ours and the peer's runs, pair by pair.
@@ -198,7 +199,8 @@ fn verdict(reach: Reach, ours: f64, ratio: f64) -> String {
         Reach::Ratio(least) => (format!("≥ {least:.2}×"), ratio >= least),
         Reach::AtMost(most) => (format!("ours ≤ {most:.2}"), ours <= most),
     };
-    format!("{words}: {}", said(reached))
+    // A missing figure of either side leaves no ratio.
+    format!("{words}: {}", said(reached && !ratio.is_nan()))
 }
 
 /// In a table.
@@ -206,8 +208,11 @@ pub(crate) fn said(reached: bool) -> &'static str {
     if reached { "reached" } else { "missed" }
 }
 
-/// The middle one, or the mean of the middle two.
+/// The middle one, or the mean of the middle two; none where one is missing.
 pub(crate) fn median(values: &[f64]) -> f64 {
+    if values.iter().any(|value| value.is_nan()) {
+        return f64::NAN;
+    }
     let values = sorted(values);
     let (low, high) = ((values.len() - 1) / 2, values.len() / 2);
     f64::midpoint(values[low], values[high])
@@ -251,6 +256,16 @@ mod tests {
         assert_eq!(verdict(Reach::Ratio(1.6), 1.0, 1.6), "≥ 1.60×: reached");
         assert_eq!(verdict(Reach::Ratio(1.6), 1.0, f64::NAN), "≥ 1.60×: missed");
         assert_eq!(verdict(Reach::AtMost(0.8), 0.9, 3.0), "ours ≤ 0.80: missed");
+        assert_eq!(
+            verdict(Reach::AtMost(0.8), 0.7, 3.0),
+            "ours ≤ 0.80: reached"
+        );
+        for (ours, ratio) in [(f64::NAN, 3.0), (0.7, f64::NAN)] {
+            let said = verdict(Reach::AtMost(0.8), ours, ratio);
+            assert_eq!(said, "ours ≤ 0.80: missed");
+        }
+        assert!(median(&[1.7, 1.8, f64::NAN]).is_nan());
+        assert!(median(&[-f64::NAN, 1.7, 1.8]).is_nan());
     }
 
     #[test]
@@ -262,8 +277,14 @@ mod tests {
     #[test]
     fn memory_without_files_is_anonymous_and_shared() {
         let status = "VmHWM:\t 900 kB\nRssAnon:\t 100 kB\nRssFile:\t 700 kB\nRssShmem:\t 28 kB\n";
-        assert_eq!(anonymous_bytes(status), 128 * 1024);
-        assert_eq!(anonymous_bytes("State:\tZ (zombie)\n"), 0);
+        assert_eq!(anonymous_bytes(status), Some(128 * 1024));
+        assert_eq!(anonymous_bytes("State:\tZ (zombie)\n"), None);
+    }
+
+    #[test]
+    fn a_process_that_was_never_seen_has_no_peak() {
+        let ended = AtomicBool::new(true);
+        assert_eq!(watch(std::process::id(), &ended), None);
     }
 
     #[test]
