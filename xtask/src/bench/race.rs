@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::run::root;
@@ -146,6 +146,15 @@ impl Pairs {
         Ok(pairs)
     }
 
+    /// Both sides made the same in every run.
+    pub(crate) fn ensure_same(&self, key: &str) -> Result<()> {
+        let mut all = self.ours.iter().chain(&self.peer).map(|run| &run[key]);
+        let first = all.next().unwrap_or(&Value::Null);
+        ensure!(!first.is_null(), "a side does not tell its {key}");
+        ensure!(all.all(|one| one == first), "the sides differ in {key}");
+        Ok(())
+    }
+
     /// Prints a line for each metric; `names` are those of the two sides.
     pub(crate) fn print(&self, names: [&str; 2], metrics: &[(Metric, Option<Reach>)]) {
         let [ours, peer] = names;
@@ -266,6 +275,24 @@ mod tests {
         }
         assert!(median(&[1.7, 1.8, f64::NAN]).is_nan());
         assert!(median(&[-f64::NAN, 1.7, 1.8]).is_nan());
+    }
+
+    #[test]
+    fn what_a_side_does_not_tell_is_not_the_same() {
+        let same = |ours: Value, peer: Value| {
+            let (ours, peer) = (vec![ours.clone(), ours], vec![peer.clone(), peer]);
+            Pairs { ours, peer }.ensure_same("losses").is_ok()
+        };
+        assert!(same(
+            json!({"losses": [1.5, 1.25]}),
+            json!({"losses": [1.5, 1.25]})
+        ));
+        assert!(!same(
+            json!({"losses": [1.5, 1.25]}),
+            json!({"losses": [1.5, 1.0]})
+        ));
+        assert!(!same(json!({"losses": [1.5]}), json!({})));
+        assert!(!same(json!({}), json!({})));
     }
 
     #[test]

@@ -76,8 +76,8 @@ pub(crate) fn race(race: &Race) -> Result<()> {
         measure(command.arg("--dataset").arg(&dataset))
     };
     let pairs = Pairs::run(race.runs, peer, ours)?;
-    same(&pairs, "rows")?;
-    same(&pairs, "tokens")?;
+    pairs.ensure_same("rows")?;
+    pairs.ensure_same("tokens")?;
     let metrics = [
         (more("rows/s", "rows_per_second"), None),
         (
@@ -95,16 +95,6 @@ pub(crate) fn race(race: &Race) -> Result<()> {
         "\n{} rows, {} tokens on both sides",
         pairs.ours[0]["rows"], pairs.ours[0]["tokens"]
     );
-    Ok(())
-}
-
-/// Both sides made the same.
-fn same(pairs: &Pairs, key: &str) -> Result<()> {
-    let of = |run: &Value| run[key].clone();
-    let first = pairs.ours.first().map(of);
-    let all = pairs.ours.iter().chain(&pairs.peer).map(of);
-    let differs = all.map(Some).any(|value| value != first);
-    anyhow::ensure!(!differs, "the sides differ in {key}");
     Ok(())
 }
 

@@ -181,12 +181,8 @@ pub(crate) fn threads(race: &Race) -> Result<()> {
         (OWN_MEMORY, None),
     ];
     pairs.print([&format!("{all} threads"), "1 thread"], &metrics);
-    let losses = |runs: &[Value]| runs.first().map(|run| run["losses"].clone());
-    let same = losses(&pairs.ours) == losses(&pairs.peer);
-    println!(
-        "\nthe losses are {}",
-        if same { "the same" } else { "DIFFERENT" }
-    );
+    pairs.ensure_same("losses")?;
+    println!("\nthe losses are the same");
     Ok(())
 }
 
