@@ -1,12 +1,17 @@
 //! The Python stack, for goldens and comparisons: an environment of its own with pinned versions.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::run::{program, root, run};
 
-/// The interpreter of the environment, which is made when it is not there. `LOWRANK_PYTHON` names another one.
+const REQUIREMENTS: &str = "tools/python/requirements.txt";
+/// In the environment: the requirements that were installed to the end.
+const INSTALLED: &str = "installed-requirements.txt";
+
+/// The interpreter of the environment, which is made when it is not there, and filled when the requirements are others.
+/// `LOWRANK_PYTHON` names another one.
 pub(crate) fn interpreter() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("LOWRANK_PYTHON") {
         return Ok(named.into());
@@ -15,13 +20,21 @@ pub(crate) fn interpreter() -> Result<PathBuf> {
     let python = environment.join("bin/python");
     if !python.is_file() {
         run(&mut program("python3", &["-m", "venv", ".venv"]))?;
-        let requirements = "tools/python/requirements.txt";
+    }
+    let requirements = std::fs::read_to_string(root().join(REQUIREMENTS)).context(REQUIREMENTS)?;
+    if !is_installed(&environment, &requirements) {
         run(&mut program(
             &python.to_string_lossy(),
-            &["-m", "pip", "install", "-q", "-r", requirements],
+            &["-m", "pip", "install", "-q", "-r", REQUIREMENTS],
         ))?;
+        std::fs::write(environment.join(INSTALLED), requirements)?;
     }
     Ok(python)
+}
+
+fn is_installed(environment: &Path, requirements: &str) -> bool {
+    let installed = std::fs::read_to_string(environment.join(INSTALLED));
+    installed.is_ok_and(|installed| installed == requirements)
 }
 
 /// Makes the golden files again.
@@ -30,4 +43,18 @@ pub(crate) fn goldens() -> Result<()> {
     let script = "tools/python/make_goldens.py";
     run(program(&python.to_string_lossy(), &[script]).env("PYTHONHASHSEED", "0"))?;
     run(&mut program("git", &["diff", "--stat", "--", "goldens"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requirements_are_installed_where_the_environment_holds_them_word_for_word() {
+        let place = tempfile::tempdir().expect("a folder");
+        assert!(!is_installed(place.path(), "peft==1"));
+        std::fs::write(place.path().join(INSTALLED), "peft==1").expect("written");
+        assert!(is_installed(place.path(), "peft==1"));
+        assert!(!is_installed(place.path(), "peft==2"));
+    }
 }
