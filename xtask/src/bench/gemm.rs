@@ -74,9 +74,7 @@ impl Weights {
         let dtype = StoredDtype::Bf16;
         let size = out * inputs * dtype.size();
         let (k, n) = product.sizes(out, inputs);
-        let x: Vec<f32> = (0..m * k)
-            .map(|at| (at % 977) as f32 / 488.0 - 1.0)
-            .collect();
+        let x = numbers(m * k);
         let mut y = vec![0.0f32; m * n];
         let mut parts = self.0.chunks_exact(size).cycle();
         let best = best_seconds(seconds, || {
@@ -87,6 +85,13 @@ impl Weights {
         });
         (2 * m * out * inputs) as f64 / best * 1e-9
     }
+}
+
+/// From -1 to 1.
+pub(crate) fn numbers(len: usize) -> Vec<f32> {
+    (0..len)
+        .map(|at| (at * 7919 % 977) as f32 / 488.0 - 1.0)
+        .collect()
 }
 
 /// The fastest of the runs that fit into `seconds`, at least two.

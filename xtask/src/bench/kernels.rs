@@ -13,7 +13,7 @@ use kernels::{Context, Mat, MatMut};
 use serde_json::json;
 
 use super::Race;
-use super::gemm::best_seconds;
+use super::gemm::{best_seconds, numbers};
 use super::lines::{self, Line};
 use super::race::{median, ratios, spread};
 
@@ -173,13 +173,6 @@ fn whole(len: usize) -> Segment {
         len,
         prefix: None,
     }
-}
-
-/// From -1 to 1.
-fn numbers(len: usize) -> Vec<f32> {
-    (0..len)
-        .map(|at| (at * 7919 % 977) as f32 / 488.0 - 1.0)
-        .collect()
 }
 
 impl Timed for Attention {

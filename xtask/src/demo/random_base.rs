@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::Result;
+use durable::faults::Dice;
 use lowrank::formats::Dtype;
 use lowrank::formats::safetensors::{self, TensorToWrite};
 use serde_json::json;
 
-use super::text::Draw;
 use super::tokenizer::VOCABULARY;
 
 /// Writes `config.json`, `generation_config.json` and `model.safetensors` (bf16).
@@ -29,10 +29,10 @@ pub(super) fn write(folder: &Path, seed: u64) -> Result<()> {
         serde_json::to_string_pretty(&generation)? + "\n",
     )?;
     let parameters = lowrank::inspect(folder, None, None)?.parameters;
-    let mut draw = Draw(seed);
+    let mut dice = Dice::new(seed);
     let weights: Vec<_> = parameters
         .iter()
-        .map(|parameter| bytes(&parameter.name, &parameter.shape, &mut draw))
+        .map(|parameter| bytes(&parameter.name, &parameter.shape, &mut dice))
         .collect();
     let tensors = parameters.iter().zip(&weights);
     let tensors =
@@ -42,15 +42,21 @@ pub(super) fn write(folder: &Path, seed: u64) -> Result<()> {
     Ok(())
 }
 
-fn bytes(name: &str, shape: &[usize], draw: &mut Draw) -> Vec<u8> {
-    let value = |draw: &mut Draw| match (name.ends_with(".bias"), shape.len()) {
+fn bytes(name: &str, shape: &[usize], dice: &mut Dice) -> Vec<u8> {
+    let value = |dice: &mut Dice| match (name.ends_with(".bias"), shape.len()) {
         (true, _) => 0.0,
         (false, 1) => 1.0,
-        (false, _) => 0.02 * draw.normal(),
+        (false, _) => 0.02 * normal(dice),
     };
     // bf16 by truncation: these values are random anyhow.
     let bf16 = |value: f32| ((value.to_bits() >> 16) as u16).to_le_bytes();
     (0..shape.iter().product())
-        .flat_map(|_| bf16(value(draw)))
+        .flat_map(|_| bf16(value(dice)))
         .collect()
+}
+
+/// About normal, with spread 1: the sum of twelve uniform draws less its mean.
+fn normal(dice: &mut Dice) -> f32 {
+    let uniform = |_| (dice.bits() >> 40) as f32 / (1 << 24) as f32;
+    (0..12).map(uniform).sum::<f32>() - 6.0
 }

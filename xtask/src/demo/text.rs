@@ -1,5 +1,7 @@
 //! Text about the small world: prose for the base model, questions with answers for the adapter.
 
+use durable::faults::Dice;
+
 use super::facts::{
     ANIMAL_RELATIONS, ANIMALS, COUNTRIES, COUNTRY_RELATIONS, OPPOSITE, OPPOSITES, Relation,
     TRADE_RELATIONS, TRADES,
@@ -95,20 +97,20 @@ pub(crate) fn prose(count: usize, seed: u64) -> Vec<String> {
         .enumerate()
         .flat_map(|(subject, facts)| (0..facts.len()).map(move |fact| (subject, fact)))
         .collect();
-    let mut draw = Draw(seed);
+    let mut dice = Dice::new(seed);
     let document = |_| {
-        let sentences = 3 + draw.below(5);
-        let detailed = draw.below(2) == 0;
-        let (topic, _) = places[draw.below(places.len())];
+        let sentences = 3 + dice.below(5);
+        let detailed = dice.below(2) == 0;
+        let (topic, _) = places[dice.below(places.len())];
         let mut text = Vec::new();
         for _ in 0..sentences {
             let (subject, fact) = if detailed {
-                (topic, draw.below(world[topic].len()))
+                (topic, dice.below(world[topic].len()))
             } else {
-                places[draw.below(places.len())]
+                places[dice.below(places.len())]
             };
             let fact = &world[subject][fact];
-            text.push(fact.say(fact.relation.prose[draw.below(fact.relation.prose.len())]));
+            text.push(fact.say(fact.relation.prose[dice.below(fact.relation.prose.len())]));
         }
         text.join(" ")
     };
@@ -127,27 +129,4 @@ pub(crate) fn questions() -> (Vec<Instruction>, Vec<Instruction>) {
         rows.extend(fact.instructions());
     }
     (learnt, held_out)
-}
-
-/// `SplitMix64`: the same text on every machine.
-pub(super) struct Draw(pub(super) u64);
-
-impl Draw {
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    /// About normal, with spread 1: the sum of twelve uniform draws less its mean.
-    pub(super) fn normal(&mut self) -> f32 {
-        let uniform = |_| (self.next() >> 40) as f32 / (1 << 24) as f32;
-        (0..12).map(uniform).sum::<f32>() - 6.0
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
 }
