@@ -13,8 +13,9 @@ use serde_json::json;
 
 use super::Race;
 use super::dtype::Dtype;
+use super::measure::measure;
 use super::ours::{since_launch, status_bytes};
-use super::race::{OWN_MEMORY, PEAK_MEMORY, Pairs, Reach, less, measure, median, more, said};
+use super::race::{OWN_MEMORY, PEAK_MEMORY, Pairs, Reach, less, median, more, said};
 
 /// Of the bandwidth, what decoding reads of weights.
 const SHARE: &str = "share_of_bandwidth";

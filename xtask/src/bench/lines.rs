@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::race::measure_lines;
+use super::measure::measure_lines;
 
 /// One case, run by run.
 #[derive(Default)]

@@ -8,7 +8,7 @@ use anyhow::Result;
 use kernels::{Context, Isa, peak, sustained};
 use serde_json::{Value, json};
 
-use super::race::measure;
+use super::measure::measure;
 
 /// Larger than any cache, in numbers of eight bytes.
 const BUFFER: usize = 64 << 20;

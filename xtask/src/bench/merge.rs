@@ -12,8 +12,9 @@ use lowrank::{
 use serde_json::{Value, json};
 
 use super::Race;
+use super::measure::measure;
 use super::ours::{since_launch, status_bytes};
-use super::race::{OWN_MEMORY, PEAK_MEMORY, Pairs, Reach, less, measure};
+use super::race::{OWN_MEMORY, PEAK_MEMORY, Pairs, Reach, less};
 
 /// Times our merge and prints one line of JSON.
 #[derive(Args)]

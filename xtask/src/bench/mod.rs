@@ -9,6 +9,7 @@ mod kernels;
 mod lengths;
 mod lines;
 mod machine;
+mod measure;
 mod merge;
 pub(crate) mod ours;
 mod race;

@@ -10,8 +10,9 @@ use lowrank::{Dataset, TOKEN_CACHE, Template, Tokenizer};
 use serde_json::{Value, json};
 
 use super::Race;
+use super::measure::measure;
 use super::ours::{since_launch, status_bytes};
-use super::race::{PEAK_MEMORY, Pairs, Reach, less, measure, more};
+use super::race::{PEAK_MEMORY, Pairs, Reach, less, more};
 
 /// Times our tokenising and prints one line of JSON.
 #[derive(Args)]

@@ -10,10 +10,9 @@ use super::Race;
 use super::ceiling;
 use super::dtype::Dtype;
 use super::lengths::{self, Lengths};
+use super::measure::measure;
 use super::race::Metric;
-use super::race::{
-    OWN_MEMORY, PEAK_MEMORY, Pairs, Reach, less, measure, median, more, said, spread,
-};
+use super::race::{OWN_MEMORY, PEAK_MEMORY, Pairs, Reach, less, median, more, said, spread};
 use super::rows::{Base, MISSION, Training};
 
 /// Updates before those that are timed.
