@@ -2,7 +2,8 @@
 
 /// An instruction set that kernels are written for, each including those before it.
 ///
-/// All give the same bits for the same input (see [`mod@crate::gemm`]), so that forcing a lower one
+/// All give the same bits for the same input, but for subnormal sums of bf16 products where the instruction is emulated (see
+/// [`mod@crate::gemm`]), so that forcing a lower one
 /// is a test, not a different model. Processors other than x86-64 run [`Isa::Scalar`], whose
 /// loops the compiler vectorises (NEON on Arm).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
