@@ -133,7 +133,7 @@ impl CheckpointStore {
         }
         if !self.disk.present(&path.join(MANIFEST_NAME))? {
             // Before the swap, which would give it a name that is swept, were this process to die then.
-            self.disk.set_aside(path, path)?;
+            self.disk.set_aside(path)?;
             return staged.publish_sealed();
         }
         let old = staged.swap_into_place()?;
@@ -216,6 +216,22 @@ impl CheckpointStore {
         Ok(())
     }
 
+    /// Takes the checkpoints behind a step out of the order, for a run that goes on from there: they are of a course
+    /// that is left, and by their step they would stand before all that the run is to write. They are kept as
+    /// `checkpoint-N.replaced-…`. Returns where they were and where they are, newest first.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::list`], or [`DurableError::Io`] of a renaming.
+    pub fn set_aside_behind(&self, step: u64) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let mut left = self.list()?.checkpoints;
+        left.retain(|one| one.step() > step);
+        let aside = |one: Checkpoint| {
+            let aside = self.disk.set_aside(&one.path)?;
+            Ok((one.path, aside))
+        };
+        left.into_iter().map(aside).collect()
+    }
+
     /// Opens and verifies one checkpoint folder, wherever it is.
     ///
     /// # Errors
@@ -232,7 +248,7 @@ impl CheckpointStore {
     }
 
     /// Removes the oldest checkpoints until `keep` are left, those with a protected folder name (best, resumed
-    /// from) counted and never removed. Where one that is to stay does not verify, a good older one stays in its
+    /// from, just saved) counted and never removed. Where one that is to stay does not verify, a good older one stays in its
     /// place, so that never fewer than `keep` good ones are left. Returns the removed folders.
     ///
     /// # Errors

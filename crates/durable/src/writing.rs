@@ -162,16 +162,17 @@ impl Disk {
         Ok(())
     }
 
-    /// Gives a foreign thing that had our name a name beside it, so that nobody loses it.
-    pub(crate) fn set_aside(&self, old: &Path, named: &Path) -> Result<()> {
-        let name = named
+    /// Gives a name beside it to what must not keep its own, so that nobody loses it. Returns where it is.
+    pub(crate) fn set_aside(&self, path: &Path) -> Result<PathBuf> {
+        let name = path
             .file_name()
-            .ok_or_else(|| bad_name(named))?
+            .ok_or_else(|| bad_name(path))?
             .to_string_lossy();
-        let aside = named.with_file_name(format!("{name}.replaced-{}", unique()));
-        let moved = self.fs().rename_new(old, &aside);
-        moved.map_err(|source| DurableError::io("set aside", named, source))?;
-        self.sync_folder(parent_of(named))
+        let aside = path.with_file_name(format!("{name}.replaced-{}", unique()));
+        let moved = self.fs().rename_new(path, &aside);
+        moved.map_err(|source| DurableError::io("set aside", path, source))?;
+        self.sync_folder(parent_of(path))?;
+        Ok(aside)
     }
 
     /// Deletes a folder in place; only for what already has a name that means nothing.

@@ -184,6 +184,27 @@ fn saving_a_step_again_replaces_ours_and_sets_others_aside() {
 }
 
 #[test]
+fn what_is_behind_a_step_is_set_aside_and_counts_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = CheckpointStore::new(folder.path());
+    for step in [20, 40, 60] {
+        save(&store, step);
+    }
+    let aside = store.set_aside_behind(20).unwrap();
+    let were: Vec<_> = aside.iter().map(|(was, _)| was.clone()).collect();
+    assert_eq!(were, [store.path_of(60), store.path_of(40)]);
+    for (_, is) in &aside {
+        store.open(is).unwrap();
+    }
+    save(&store, 25);
+    assert_eq!(store.newest().unwrap().checkpoint.step(), 25);
+    store.retain(1, &["checkpoint-20"]).unwrap();
+    assert_eq!(store.list().unwrap().checkpoints.len(), 2);
+    assert!(aside.iter().all(|(_, is)| is.exists()));
+    assert!(store.set_aside_behind(25).unwrap().is_empty());
+}
+
+#[test]
 fn half_written_files_of_a_killed_run_are_swept_from_a_folder_inside_too() {
     let root = tempfile::tempdir().unwrap();
     let store = CheckpointStore::new(root.path());

@@ -216,16 +216,28 @@ impl Checkpoints {
         })
     }
 
-    /// Removes what `save_total_limit` leaves no room for, never the best nor one that was resumed from by name.
-    pub(crate) fn retain(&self, plan: &Plan, state: &RunState) -> Result<Vec<PathBuf>, TrainError> {
+    /// Takes what is behind the step resumed from out of the way; where it was and where it is.
+    pub(crate) fn leave_behind(
+        &self,
+        state: &RunState,
+    ) -> Result<Vec<(PathBuf, PathBuf)>, TrainError> {
+        Ok(self.store.set_aside_behind(state.step())?)
+    }
+
+    /// Removes what `save_total_limit` leaves no room for, never the best, the one that this run saved last, nor
+    /// one that was resumed from by name.
+    pub(crate) fn retain(
+        &self,
+        plan: &Plan,
+        state: &RunState,
+        saved: Option<u64>,
+    ) -> Result<Vec<PathBuf>, TrainError> {
         let Some(keep) = plan.arguments.save_total_limit else {
             return Ok(Vec::new());
         };
-        let best = state
-            .file
-            .best_global_step
-            .map(|step| format!("checkpoint-{step}"));
-        let protected: Vec<&str> = best
+        let steps = [state.file.best_global_step, saved].into_iter().flatten();
+        let names: Vec<String> = steps.map(|step| format!("checkpoint-{step}")).collect();
+        let protected: Vec<&str> = names
             .iter()
             .chain(&self.resumed_from)
             .map(String::as_str)
@@ -236,6 +248,13 @@ impl Checkpoints {
     /// The folder of a step's checkpoint, where it is there.
     pub(crate) fn path_of(&self, step: u64) -> Option<PathBuf> {
         Some(self.store.path_of(step)).filter(|path| self.disk.exists(path))
+    }
+
+    /// The same, where it must be.
+    pub(crate) fn saved(&self, step: u64) -> Result<PathBuf, TrainError> {
+        self.path_of(step).ok_or_else(|| TrainError::Gone {
+            checkpoint: self.store.path_of(step),
+        })
     }
 
     /// Writes what was learnt into the run's folder itself, one whole file after the other.

@@ -58,7 +58,10 @@ impl<L: Learner> Session<'_, L> {
     }
 
     fn retain(&mut self) -> Result<(), TrainError> {
-        for path in self.checkpoints.retain(self.run.plan, &self.state)? {
+        for path in self
+            .checkpoints
+            .retain(self.run.plan, &self.state, self.saved_step)?
+        {
             self.run.observer.on(Event::Removed(&path));
         }
         Ok(())
@@ -72,10 +75,7 @@ impl<L: Learner> Session<'_, L> {
         if incomplete {
             self.save_checkpoint(true)?;
         }
-        let checkpoint = self
-            .checkpoints
-            .path_of(self.state.step())
-            .unwrap_or_default();
+        let checkpoint = self.checkpoints.saved(self.state.step())?;
         Ok(self.output(LogEntry::new(), Ending::Interrupted { signal, checkpoint }))
     }
 

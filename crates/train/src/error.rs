@@ -110,6 +110,12 @@ pub enum TrainError {
         /// Why it was not saved.
         source: Box<TrainError>,
     },
+    /// A checkpoint that this run wrote and that something else removed.
+    #[error("checkpoint `{}` was saved and is not there any more", .checkpoint.display())]
+    Gone {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+    },
     /// A checkpoint without the optimizer's state.
     #[error("checkpoint has a model only and cannot be resumed: `{}`", .folder.display())]
     ModelOnly {
@@ -274,6 +280,9 @@ impl TrainError {
                 "put things back, or name what may differ in resume_with_changed, or start anew in another output_dir",
             ),
             Self::NotChanged { .. } => Some("leave it out"),
+            Self::Gone { .. } => Some(
+                "see what else removes files there; resume from the newest checkpoint that is left",
+            ),
             Self::NothingLabelled { .. } => Some("look at the template and raise max_length"),
             Self::ModelOnly { .. } => Some(
                 "start anew from its adapter, or resume from a checkpoint saved without save_only_model",

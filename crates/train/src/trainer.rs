@@ -120,6 +120,12 @@ impl<'a, L: Learner> Session<'a, L> {
         }
         self.state = resumed.0;
         self.first_step = self.state.step();
+        for (was, is) in self.checkpoints.leave_behind(&self.state)? {
+            let (was, is) = (was.display(), is.display());
+            let text =
+                format!("`{was}` is of the course that this run leaves, and is kept as `{is}`");
+            observer.on(Event::Notice(&text));
+        }
         observer.on(Event::Resumed {
             path: &found.path,
             step: self.first_step,

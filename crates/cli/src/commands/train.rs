@@ -140,11 +140,11 @@ fn tell_ending(ending: &Ending, output_dir: &str) {
             say(&format!("adapter and loss.svg are in `{output_dir}`"));
         }
         Ending::Interrupted { checkpoint, .. } => {
+            let checkpoint = checkpoint.display();
+            say(&format!("interrupted; everything is in `{checkpoint}`"));
             say(&format!(
-                "interrupted; everything is in `{}`",
-                checkpoint.display()
+                "continue with: --resume-from-checkpoint latest (which is `{checkpoint}`)"
             ));
-            say("continue with: --resume-from-checkpoint latest");
         }
     }
 }

@@ -284,6 +284,62 @@ fn changed_settings_and_data_are_refused_with_the_list_unless_named() {
     );
 }
 
+/// Back to an earlier checkpoint of a run that is done, with another rate.
+fn back_to_four(setup: &Setup, more: Value, notes: Notes) -> (SimFs, Ran) {
+    let (sim, done) = setup.fresh();
+    done.result.unwrap();
+    let mut back = json!({"resume_from_checkpoint": "/run/checkpoint-4", "learning_rate": 0.1,
+        "resume_with_changed": "learning_rate", "save_steps": 2});
+    back.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    let ran = setup.run(&disk(&sim), back, notes);
+    (sim, ran)
+}
+
+#[test]
+fn a_run_from_an_earlier_checkpoint_keeps_what_it_writes_and_is_the_latest() {
+    let setup = Setup::new(json!({"max_steps": 12, "save_steps": 4, "learning_rate": 0.02}));
+    let limit = json!({"save_total_limit": 2});
+    let (_, whole) = back_to_four(&setup, limit.clone(), Notes::default());
+    whole.result.unwrap();
+    let (sim, stopped) = back_to_four(&setup, limit, stop_after(9));
+    let Ending::Interrupted { checkpoint, .. } = stopped.result.unwrap().ending else {
+        panic!("not stopped")
+    };
+    assert_eq!(checkpoint, Path::new(RUN).join("checkpoint-9"));
+    let (aside, named): (Vec<_>, Vec<_>) = checkpoints(&sim)
+        .into_iter()
+        .partition(|name| name.contains(".replaced-"));
+    assert_eq!(named, ["checkpoint-4", "checkpoint-9"]);
+    assert!(aside[0].starts_with("checkpoint-12.") && aside[1].starts_with("checkpoint-8."));
+    let told = |step: u64| {
+        let start = format!("`/run/checkpoint-{step}` is of the course that this run leaves");
+        let notices = stopped.notes.notices.iter();
+        notices.filter(|text| text.starts_with(&start)).count()
+    };
+    assert_eq!((told(8), told(12)), (1, 1));
+    let latest = json!({"resume_from_checkpoint": "latest", "learning_rate": 0.1});
+    let resumed = setup.run(&disk(&sim), latest, Notes::default());
+    resumed.result.unwrap();
+    assert_eq!(resumed.notes.updates.first().unwrap().step, 10);
+    assert_eq!(resumed.toy.values(), whole.toy.values());
+}
+
+#[test]
+fn a_checkpoint_that_vanished_is_no_place_to_go_on_from() {
+    let setup = Setup::new(json!({"max_steps": 12, "save_steps": 3, "learning_rate": 0.02}));
+    let sim = SimFs::new();
+    let notes = Notes {
+        remove_saved: Some(disk(&sim)),
+        ..stop_after(6)
+    };
+    let error = setup.run(&disk(&sim), json!({}), notes).result.unwrap_err();
+    assert!(
+        matches!(&error, TrainError::Gone { checkpoint } if checkpoint.ends_with("checkpoint-6"))
+    );
+}
+
 #[test]
 fn a_damaged_newest_checkpoint_is_passed_over_with_its_reason() {
     let setup = Setup::new(json!({"max_steps": 8, "save_steps": 2, "logging_steps": 1}));

@@ -253,6 +253,8 @@ pub struct Notes {
     pub stop: StopFlag,
     pub stop_after: Option<u64>,
     pub stop_in_evaluation: Option<usize>,
+    /// Removes each checkpoint as soon as it is saved, as another program might.
+    pub remove_saved: Option<Disk>,
 }
 
 impl Observer for Notes {
@@ -268,7 +270,12 @@ impl Observer for Notes {
             Event::Notice(text) => self.notices.push(text.to_owned()),
             Event::Skipped { reason, .. } => self.skipped.push(reason.to_owned()),
             Event::Removed(path) => self.removed.push(path.to_owned()),
-            Event::Saved { .. } => self.saved += 1,
+            Event::Saved { path, .. } => {
+                self.saved += 1;
+                if let Some(disk) = &self.remove_saved {
+                    disk.remove_folder(path).unwrap();
+                }
+            }
             Event::Evaluating { done: 0, .. } => {
                 self.evaluations += 1;
                 if self.stop_in_evaluation == Some(self.evaluations) {
