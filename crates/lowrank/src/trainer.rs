@@ -91,8 +91,11 @@ impl Trainer<'_> {
         let base = &self.model.base;
         let mut identity = BTreeMap::from([
             (peft::BASE_DIGEST.to_owned(), base.fingerprint()),
-            ("dataset".to_owned(), self.train_dataset.fingerprint.clone()),
-            ("lora".to_owned(), self.model.plan.config.to_json()),
+            (
+                train::DATASET.to_owned(),
+                self.train_dataset.fingerprint.clone(),
+            ),
+            (train::LORA.to_owned(), self.model.plan.config.to_json()),
             (
                 "compute_dtype".to_owned(),
                 format!("{:?}", base.compute_dtype()),
@@ -102,7 +105,7 @@ impl Trainer<'_> {
             identity.insert("dropout_masks".to_owned(), model::DROPOUT_MASKS.to_owned());
         }
         if let Some(dataset) = self.eval_dataset {
-            identity.insert("eval_dataset".to_owned(), dataset.fingerprint.clone());
+            identity.insert(train::EVAL_DATASET.to_owned(), dataset.fingerprint.clone());
         }
         identity
     }

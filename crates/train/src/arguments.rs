@@ -191,7 +191,7 @@ arguments! {
 
     /// Continue a run: latest, or a checkpoint folder.
     resume_from_checkpoint: Option<String> = None;
-    /// Settings that may differ from those of the resumed run, by name.
+    /// What may differ from the resumed run, by the names that a refusal tells; `lora` and `dataset` mean all of theirs.
     resume_with_changed: Names = Names::default();
 }
 

@@ -1,12 +1,13 @@
 //! The checkpoints of a run: written whole, found again, and refused where they belong to another run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use durable::{Checkpoint, CheckpointStore, Disk, FolderLock, Skipped};
 use serde_json::Value;
 
 use crate::error::{ChangedSetting, TrainError};
+use crate::identity::{differing, means};
 use crate::learner::Learner;
 use crate::optimizer::Optimizer;
 use crate::plan::Plan;
@@ -136,20 +137,15 @@ impl Checkpoints {
         plan: &Plan,
         checkpoint: &Checkpoint,
     ) -> Result<Vec<ChangedSetting>, TrainError> {
-        let overridden: BTreeSet<&str> = plan
-            .arguments
-            .resume_with_changed
-            .0
+        let named = &plan.arguments.resume_with_changed.0;
+        let may_differ = |one: &ChangedSetting| {
+            FREE.contains(&one.name.as_str()) || named.iter().any(|given| means(given, &one.name))
+        };
+        let changed = differing(&checkpoint.manifest.digests, &self.identity);
+        let (allowed, refused): (Vec<_>, Vec<_>) = changed.into_iter().partition(may_differ);
+        let useless = named
             .iter()
-            .map(String::as_str)
-            .collect();
-        let (allowed, refused): (Vec<_>, Vec<_>) = self
-            .changed(&checkpoint.manifest.digests)
-            .into_iter()
-            .partition(|one| FREE.contains(&one.name.as_str()) || overridden.contains(&*one.name));
-        let useless = overridden
-            .iter()
-            .find(|name| allowed.iter().all(|one| one.name != **name));
+            .find(|given| allowed.iter().all(|one| !means(given, &one.name)));
         if !refused.is_empty() {
             let checkpoint = checkpoint.path.clone();
             return Err(TrainError::Changed {
@@ -158,24 +154,9 @@ impl Checkpoints {
             });
         }
         match useless {
-            Some(name) => Err(TrainError::NotChanged {
-                name: (*name).to_owned(),
-            }),
+            Some(name) => Err(TrainError::NotChanged { name: name.clone() }),
             None => Ok(allowed),
         }
-    }
-
-    fn changed(&self, before: &BTreeMap<String, String>) -> Vec<ChangedSetting> {
-        let names: BTreeSet<&String> = before.keys().chain(self.identity.keys()).collect();
-        let difference = |name: &String| {
-            let (was, is) = (before.get(name), self.identity.get(name));
-            (was != is).then(|| ChangedSetting {
-                name: name.clone(),
-                was: was.cloned().unwrap_or_default(),
-                is: is.cloned().unwrap_or_default(),
-            })
-        };
-        names.into_iter().filter_map(difference).collect()
     }
 
     /// Refuses where the disk has not the room for two checkpoints and what is beside them.

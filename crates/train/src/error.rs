@@ -200,14 +200,18 @@ pub struct ChangedSetting {
 
 impl fmt::Display for ChangedSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or_nothing = |value: &str| if value.is_empty() { "nothing" } else { value }.to_owned();
-        write!(
-            f,
-            "`{}` was {}, is {}",
-            self.name,
-            or_nothing(&self.was),
-            or_nothing(&self.is)
-        )
+        let (was, is) = (shown(&self.was), shown(&self.is));
+        write!(f, "`{}` was {was}, is {is}", self.name)
+    }
+}
+
+/// Of a digest as much as tells two apart.
+fn shown(value: &str) -> &str {
+    let is_digest = value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match value {
+        "" => "nothing",
+        _ if is_digest => &value[..12],
+        _ => value,
     }
 }
 
@@ -254,6 +258,13 @@ impl TrainError {
                 mends.dedup();
                 (!mends.is_empty()).then(|| mends.join("; "))
             }
+            Self::Changed { changed, .. } => {
+                let names: Vec<&str> = changed.iter().map(|one| &*one.name).collect();
+                Some(format!(
+                    "put things back, or let them differ with resume_with_changed={}, or start anew in another output_dir",
+                    names.join(",")
+                ))
+            }
             Self::LastSaveFailed { source, .. } => source.hint(),
             Self::Model(error) => error.hint(),
             Self::Peft(error) => error.hint(),
@@ -276,9 +287,6 @@ impl TrainError {
             Self::OutputInUse { .. } => Some(
                 "take another output_dir, or, to go on from its checkpoints, set resume_from_checkpoint to latest",
             ),
-            Self::Changed { .. } => Some(
-                "put things back, or name what may differ in resume_with_changed, or start anew in another output_dir",
-            ),
             Self::NotChanged { .. } => Some("leave it out"),
             Self::Gone { .. } => Some(
                 "see what else removes files there; resume from the newest checkpoint that is left",
@@ -287,9 +295,10 @@ impl TrainError {
             Self::ModelOnly { .. } => Some(
                 "start anew from its adapter, or resume from a checkpoint saved without save_only_model",
             ),
-            Self::OptimizerState { .. } | Self::ResumeFile { .. } => {
-                Some("resume from another checkpoint")
-            }
+            Self::OptimizerState { .. } => Some(
+                "other tensors learn here than in the checkpoint, and it cannot be resumed with them: put the LoRA settings back, or start anew in another output_dir (`adapter` starts from an adapter's weights, with the LoRA settings that they fit)",
+            ),
+            Self::ResumeFile { .. } => Some("resume from another checkpoint"),
             Self::ResumeVersion { .. } => Some("update this program, or use another checkpoint"),
             Self::ResumeDiffers { .. } => Some("this is a bug, please report it with the run file"),
             Self::TooShortToVerify { .. } => Some("verify a run of 3 updates or more"),

@@ -11,6 +11,7 @@ mod due;
 mod ending;
 mod error;
 mod evaluate;
+mod identity;
 mod journal;
 mod learner;
 mod observer;
@@ -40,6 +41,7 @@ pub use decoder_learner::{DecoderLearner, ModelFiles};
 pub use error::{ChangedSetting, Problem, TrainError};
 /// An entry of the log, as in the Trainer's `log_history`.
 pub use formats::trainer_state::LogEntry;
+pub use identity::{DATASET, EVAL_DATASET, LORA};
 pub use learner::{Examples, Learner, Row};
 pub use observer::{Banner, Ending, Event, Observer, StopFlag, TrainOutput, UpdateDone};
 pub use perplexity::{Evaluation, RowLoss, evaluate};

@@ -373,30 +373,33 @@ fn a_checkpoint_of_another_run_is_refused_with_all_that_differs() {
             &mut shape,
         );
     }
-    for flags in [
-        "--r 4",
-        "--lora-alpha 3",
-        "--target-modules dense",
-        "--use-rslora",
-        "--bias all",
-        "--layers-to-transform 0",
-        "--modules-to-save word_embeddings",
-        "--init-lora-weights gaussian",
-        "--rank-pattern {\"query_key_value\":2}",
-        "--exclude-modules .*h.0.*",
+    for (flags, name) in [
+        ("--r 4", "lora.r"),
+        ("--lora-alpha 3", "lora.lora_alpha"),
+        ("--target-modules dense", "lora.target_modules"),
+        ("--use-rslora", "lora.use_rslora"),
+        ("--bias all", "lora.bias"),
+        ("--layers-to-transform 0", "lora.layers_to_transform"),
+        ("--modules-to-save word_embeddings", "lora.modules_to_save"),
+        ("--init-lora-weights gaussian", "lora.init_lora_weights"),
+        (
+            "--rank-pattern {\"query_key_value\":2}",
+            "lora.rank_pattern",
+        ),
+        ("--exclude-modules .*h.0.*", "lora.exclude_modules"),
     ] {
-        is_refused(&world, &more(flags), &["lora"], &mut shape);
+        is_refused(&world, &more(flags), &[name], &mut shape);
     }
     is_refused(
         &world,
         &with("--lora-dropout 0.1", "--lora-dropout 0.2"),
-        &["lora"],
+        &["lora.lora_dropout"],
         &mut shape,
     );
     is_refused(
         &world,
         &with("--lora-dropout 0.1", "--lora-dropout 0.0"),
-        &["lora", "dropout_masks"],
+        &["lora.lora_dropout", "dropout_masks"],
         &mut shape,
     );
     is_refused(
@@ -408,7 +411,7 @@ fn a_checkpoint_of_another_run_is_refused_with_all_that_differs() {
     is_refused(
         &world,
         &more("--r 4 --seed 7 --weight-decay 0.1"),
-        &["lora", "seed", "weight_decay"],
+        &["lora.r", "seed", "weight_decay"],
         &mut shape,
     );
     finish(31, "checkpoints of another run", &shape, 16);
@@ -497,8 +500,75 @@ fn changed_rows_are_refused_unless_named() {
     let reordered = [lines[1], lines[0], lines[2], lines[3]].join("\n");
     for changed in [edited, added, reordered] {
         world.write("rows.jsonl", &changed);
-        is_refused(&world, &words("other", GO_ON), &["dataset"], &mut tally);
-        is_taken(&world, &words("other", GO_ON), "dataset", &mut tally);
+        let line = words("other", GO_ON);
+        is_refused(&world, &line, &["dataset.rows"], &mut tally);
+        is_taken(&world, &line, "dataset.rows", &mut tally);
     }
     finish(40, "changed rows", &tally, 6);
+}
+
+/// What names the same base, or the same set of modules, in other words.
+#[test]
+fn the_same_run_in_other_words_goes_on() {
+    let (world, mut tally) = (World::new(), Tally::new());
+    let absolute = world.path("model");
+    for (from, to) in [
+        ("--model model", "--model ./model/"),
+        ("--model model", &*format!("--model {}", absolute.display())),
+        ("--threads 1", "--threads 1 --lora-alpha 8.0"),
+    ] {
+        let path = world.half_in("other");
+        let told = follow(world.command(&with(from, to)), |_, _| {});
+        tally.inject();
+        if !told.status.success() || !told.says("checkpoint-30` after step 30") {
+            tally.differ(format!("{to}: {}", told.text()));
+        }
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+    let wide = |modules: &str, rest: &str| {
+        let line = words("wide", rest);
+        format!("{line} --target-modules {modules}")
+    };
+    world.must(&wide("dense,query_key_value", ""));
+    let weights = world.path("wide/adapter_model.safetensors");
+    let whole = std::fs::read(&weights).unwrap();
+    std::fs::remove_file(&weights).unwrap();
+    let earlier = "--resume-from-checkpoint wide/checkpoint-58";
+    world.must(&wide("query_key_value,dense", earlier));
+    tally.inject();
+    if std::fs::read(&weights).unwrap() != whole {
+        tally.differ("another order of target_modules gives other weights".to_owned());
+    }
+    finish(31, "the same run in other words", &tally, 4);
+}
+
+#[test]
+fn what_may_differ_is_named_and_what_cannot_says_so() {
+    let (world, mut tally) = (World::new(), Tally::new());
+    is_refused(
+        &world,
+        &format!("{} --max-length 9", words("other", GO_ON)),
+        &["dataset.max_length"],
+        &mut tally,
+    );
+    for given in ["max_length", "dataset"] {
+        let path = world.half_in("other");
+        let line = words("other", GO_ON);
+        world.must(&format!(
+            "{line} --max-length 9 --resume-with-changed {given}"
+        ));
+        tally.inject();
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+    world.half_in("other");
+    let line = words("other", GO_ON);
+    let told = follow(
+        world.command(&format!("{line} --r 4 --resume-with-changed lora")),
+        |_, _| {},
+    );
+    tally.inject();
+    if told.status.code() != Some(1) || !told.says("it cannot be resumed with them") {
+        tally.differ(told.text());
+    }
+    finish(39, "differences by their names", &tally, 4);
 }
