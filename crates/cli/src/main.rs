@@ -1,5 +1,5 @@
 //! The `lowrank` command. Data goes to stdout, talk to stderr; it exits with 0 when done, 1 when something
-//! failed, 2 when it was used wrongly, 130 or 143 when it was interrupted with a checkpoint kept.
+//! failed, 2 when it was used wrongly, 129, 130 or 143 when it was interrupted with a checkpoint kept.
 
 mod commands;
 mod flags;

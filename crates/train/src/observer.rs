@@ -133,7 +133,7 @@ pub enum Ending {
     EarlyStop,
     /// It was asked to stop; everything is in this checkpoint.
     Interrupted {
-        /// Of the request: 2 for SIGINT, 15 for SIGTERM.
+        /// Of the request: 1 for SIGHUP, 2 for SIGINT, 15 for SIGTERM.
         signal: usize,
         /// Where to resume from.
         checkpoint: PathBuf,

@@ -54,7 +54,11 @@ fn interrupted(sandbox: &Sandbox, output: &str, signal: Signal) -> Output {
 fn a_signalled_run_keeps_a_checkpoint_and_goes_on_to_the_same_bytes() {
     let sandbox = Sandbox::new("bloom");
     sandbox.done(&line("whole", ""));
-    for (output, signal, code) in [("int", Signal::INT, 130), ("term", Signal::TERM, 143)] {
+    let mut signals = vec![("int", Signal::INT, 130), ("term", Signal::TERM, 143)];
+    if !hangup_is_ignored() {
+        signals.push(("hup", Signal::HUP, 129));
+    }
+    for (output, signal, code) in signals {
         let told = interrupted(&sandbox, output, signal);
         let talk = String::from_utf8_lossy(&told.stderr);
         assert_eq!(told.status.code(), Some(code), "{talk}");
@@ -62,6 +66,30 @@ fn a_signalled_run_keeps_a_checkpoint_and_goes_on_to_the_same_bytes() {
         sandbox.done(&line(output, "--resume-from-checkpoint latest"));
         assert_eq!(adapter(&sandbox, output), adapter(&sandbox, "whole"));
     }
+}
+
+/// Where these tests are under `nohup`, so is what they start.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.is_none_or(|digits| u64::from_str_radix(digits.trim(), 16).unwrap() & 1 != 0)
+}
+
+#[test]
+fn a_run_under_nohup_outlives_its_terminal() {
+    let sandbox = Sandbox::new("bloom");
+    let mut command = sandbox.command_of(Path::new("sh"));
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
+    command.arg(env!("CARGO_BIN_EXE_lowrank"));
+    let line = line("held", "");
+    let mut child = command.args(line.split_whitespace()).spawn().unwrap();
+    while !has_checkpoint(&sandbox.path("held")) && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    send(&child, Signal::HUP);
+    let told = child.wait_with_output().unwrap();
+    let talk = String::from_utf8_lossy(&told.stderr);
+    assert!(told.status.success(), "{talk}");
 }
 
 #[test]
