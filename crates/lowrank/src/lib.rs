@@ -38,7 +38,7 @@ pub use train::{
     Banner, Ending, Evaluation, Event, FIELDS, Field, LogEntry, Observer, Plan, ResumeProof,
     RowLoss, StopFlag, TOKEN_CACHE, TrainError, TrainOutput, TrainingArguments, UpdateDone,
 };
-pub use trainer::Trainer;
+pub use trainer::{Trainer, check_output};
 pub use trainer_verify::{ResumeCheck, verify_resume};
 
 /// The file formats under the words above, for programs that need a file as it is.

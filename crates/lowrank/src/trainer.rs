@@ -14,6 +14,15 @@ use crate::dataset::TokenizedDataset;
 use crate::error::Result;
 use crate::peft_model::PeftModel;
 
+/// Refuses a run that its output folder alone makes impossible: there is another run's work in it, or nothing to resume
+/// from. Only reads, so that it can be asked before a model is loaded.
+///
+/// # Errors
+/// What is wrong with the folder, or with each checkpoint in it.
+pub fn check_output(args: &TrainingArguments) -> Result<()> {
+    Ok(train::check_output(&Disk::real(), args)?)
+}
+
 /// Trains the adapter of a model.
 pub struct Trainer<'a> {
     /// What learns.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use durable::{Checkpoint, CheckpointStore, Disk, FolderLock, Skipped};
 use serde_json::Value;
 
+use crate::arguments::TrainingArguments;
 use crate::error::{ChangedSetting, TrainError};
 use crate::identity::{differing, means};
 use crate::learner::Learner;
@@ -82,23 +83,12 @@ impl Checkpoints {
 
     /// Refuses to begin a run in a folder that has another's checkpoints, or what it ended with.
     pub(crate) fn refuse_if_used(&self) -> Result<(), TrainError> {
-        let listing = self.store.list()?;
-        let ended = self.disk.exists(self.join(TRAINER_STATE));
-        if listing.checkpoints.is_empty() && listing.skipped.is_empty() && !ended {
-            return Ok(());
-        }
-        Err(TrainError::OutputInUse {
-            folder: self.folder.clone(),
-        })
+        refuse_if_used(&self.store, &self.folder)
     }
 
     /// Finds the checkpoint to resume from; also those passed over, with reasons.
     pub(crate) fn find(&self, asked: &str) -> Result<(Checkpoint, Vec<Skipped>), TrainError> {
-        if asked == LATEST {
-            let newest = self.store.newest()?;
-            return Ok((newest.checkpoint, newest.skipped));
-        }
-        Ok((self.store.open(asked)?, Vec::new()))
+        find(&self.store, asked)
     }
 
     /// Loads a checkpoint that belongs to this run. Returns the state, and the settings that differ
@@ -252,6 +242,39 @@ impl Checkpoints {
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         Path::new(&self.folder).join(name)
     }
+}
+
+/// Refuses a run that its folder alone makes impossible: there is another run's work in it, or nothing to resume from.
+/// Only reads, so that it can be asked before anything is made ready.
+///
+/// # Errors
+/// [`TrainError::OutputInUse`], or as the search for the checkpoint.
+pub fn check_output(disk: &Disk, arguments: &TrainingArguments) -> Result<(), TrainError> {
+    let folder = Path::new(&arguments.output_dir);
+    let store = CheckpointStore::on(disk, folder);
+    match &arguments.resume_from_checkpoint {
+        Some(asked) => find(&store, asked).map(drop),
+        None => refuse_if_used(&store, folder),
+    }
+}
+
+fn refuse_if_used(store: &CheckpointStore, folder: &Path) -> Result<(), TrainError> {
+    let listing = store.list()?;
+    let ended = store.disk().exists(folder.join(TRAINER_STATE));
+    if listing.checkpoints.is_empty() && listing.skipped.is_empty() && !ended {
+        return Ok(());
+    }
+    Err(TrainError::OutputInUse {
+        folder: folder.to_owned(),
+    })
+}
+
+fn find(store: &CheckpointStore, asked: &str) -> Result<(Checkpoint, Vec<Skipped>), TrainError> {
+    if asked == LATEST {
+        let newest = store.newest()?;
+        return Ok((newest.checkpoint, newest.skipped));
+    }
+    Ok((store.open(asked)?, Vec::new()))
 }
 
 /// Values and both moments, in f32.

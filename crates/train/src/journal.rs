@@ -35,12 +35,23 @@ impl Journal {
         }
     }
 
-    /// Opens the log and goes back to `size_bytes` of it.
-    pub(crate) fn open(&mut self, size_bytes: u64, observer: &mut dyn Observer) {
+    /// Opens the log and goes back to `size_bytes` of it. Where a run goes on in another folder nothing is there to go
+    /// back to: what it has logged is written again.
+    pub(crate) fn open(
+        &mut self,
+        size_bytes: u64,
+        logged: &[LogEntry],
+        observer: &mut dyn Observer,
+    ) {
         let opened = AppendLog::on(&self.disk, &self.metrics);
-        match opened.and_then(|mut log| log.rewind(size_bytes).map(|()| log)) {
-            Ok(log) => self.log = Some(log),
-            Err(error) => self.warn(&error, observer),
+        let log = match opened.and_then(|mut log| log.rewind(size_bytes).map(|()| log)) {
+            Ok(log) => log,
+            Err(error) => return self.warn(&error, observer),
+        };
+        let elsewhere = size_bytes > 0 && log.size_bytes() == 0;
+        self.log = Some(log);
+        if elsewhere {
+            logged.iter().for_each(|entry| self.add(entry, observer));
         }
     }
 

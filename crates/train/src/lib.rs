@@ -36,7 +36,7 @@ pub use arguments::{
     ArgumentValue, FIELDS, Field, IntervalStrategy, LossNormalization, Names, Optimizer,
     SamplingStrategy, SaveFailure, SaveStrategy, SchedulerKwargs, SchedulerType, TrainingArguments,
 };
-pub use checkpoints::TOKEN_CACHE;
+pub use checkpoints::{TOKEN_CACHE, check_output};
 pub use decoder_learner::{DecoderLearner, ModelFiles};
 pub use error::{ChangedSetting, Problem, TrainError};
 /// An entry of the log, as in the Trainer's `log_history`.

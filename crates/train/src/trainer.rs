@@ -1,14 +1,15 @@
 //! A run before its first update: the folder taken, the checkpoint found, everything in place.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Instant;
 
-use durable::Disk;
+use durable::{Disk, Skipped};
 use engine::backend::Backend;
 use model::Parameter;
 
 use crate::checkpoints::Checkpoints;
-use crate::error::TrainError;
+use crate::error::{ChangedSetting, TrainError};
 use crate::journal::Journal;
 use crate::learner::{Examples, Learner};
 use crate::observer::{Banner, Event, Observer, StopFlag, TrainOutput};
@@ -77,10 +78,6 @@ impl<'a, L: Learner> Session<'a, L> {
         let optimizer = Optimizer::new(run.learner.backend(), run.learner.parameters(), arguments);
         let checkpoints = Checkpoints::open(&run.disk, plan, &run.identity)?;
         checkpoints.need_room(run.learner)?;
-        run.observer.on(Event::Begin(&banner(plan, run.learner)));
-        for notice in &plan.notices {
-            run.observer.on(Event::Notice(notice));
-        }
         let mut this = Self {
             journal: Journal::new(&checkpoints),
             order: RowOrder::new(plan, run.examples.len()),
@@ -93,45 +90,72 @@ impl<'a, L: Learner> Session<'a, L> {
             started: Instant::now(),
             first_step: 0,
         };
-        match &arguments.resume_from_checkpoint {
-            Some(asked) => this.resume(asked)?,
-            None => this.checkpoints.refuse_if_used()?,
-        }
-        this.journal
-            .open(this.state.resume.metrics_bytes, this.run.observer);
+        let resumed = match &arguments.resume_from_checkpoint {
+            Some(asked) => Some(this.resume(asked)?),
+            None => {
+                this.checkpoints.refuse_if_used()?;
+                None
+            }
+        };
+        this.tell_begin(resumed.as_ref());
+        let size_bytes = this.state.resume.metrics_bytes;
+        let logged = &this.state.file.log_history;
+        this.journal.open(size_bytes, logged, this.run.observer);
         Ok(this)
     }
 
-    fn resume(&mut self, asked: &str) -> Result<(), TrainError> {
-        let observer = &mut *self.run.observer;
+    fn resume(&mut self, asked: &str) -> Result<Resumed, TrainError> {
         let (found, skipped) = self.checkpoints.find(asked)?;
-        for one in &skipped {
-            observer.on(Event::Skipped {
-                path: &one.path,
-                reason: &one.reason,
-            });
-        }
         let learner = &mut *self.run.learner;
-        let resumed =
+        let (state, changed) =
             self.checkpoints
                 .resume(self.run.plan, &found, learner, &mut self.optimizer)?;
-        for change in &resumed.1 {
+        self.state = state;
+        self.first_step = self.state.step();
+        Ok(Resumed {
+            path: found.path,
+            skipped,
+            changed,
+            left: self.checkpoints.leave_behind(&self.state)?,
+        })
+    }
+
+    /// What the run is and from where it goes on: said when nothing can refuse it any more.
+    fn tell_begin(&mut self, resumed: Option<&Resumed>) {
+        let observer = &mut *self.run.observer;
+        observer.on(Event::Begin(&banner(self.run.plan, self.run.learner)));
+        for notice in &self.run.plan.notices {
+            observer.on(Event::Notice(notice));
+        }
+        let Some(resumed) = resumed else { return };
+        for Skipped { path, reason } in &resumed.skipped {
+            observer.on(Event::Skipped { path, reason });
+        }
+        for change in &resumed.changed {
             observer.on(Event::Notice(&change.to_string()));
         }
-        self.state = resumed.0;
-        self.first_step = self.state.step();
-        for (was, is) in self.checkpoints.leave_behind(&self.state)? {
+        for (was, is) in &resumed.left {
             let (was, is) = (was.display(), is.display());
             let text =
                 format!("`{was}` is of the course that this run leaves, and is kept as `{is}`");
             observer.on(Event::Notice(&text));
         }
         observer.on(Event::Resumed {
-            path: &found.path,
+            path: &resumed.path,
             step: self.first_step,
         });
-        Ok(())
     }
+}
+
+/// From where a run goes on.
+struct Resumed {
+    path: PathBuf,
+    /// Passed over in the search.
+    skipped: Vec<Skipped>,
+    /// What differs but may.
+    changed: Vec<ChangedSetting>,
+    /// Later checkpoints: where they were and where they are.
+    left: Vec<(PathBuf, PathBuf)>,
 }
 
 /// Trained values.

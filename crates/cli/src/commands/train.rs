@@ -8,7 +8,7 @@ use clap::Args;
 use lowrank::{
     CausalLm, Compute, ComputeDtype, Dataset, Ending, LoadOptions, LoraConfig, PeftModel,
     ResumeCheck, StopFlag, TOKEN_CACHE, Template, TokenizedDataset, Tokenizer, Trainer,
-    TrainingArguments, get_peft_model, verify_resume,
+    TrainingArguments, check_output, get_peft_model, verify_resume,
 };
 
 use super::{EngineFlags, tell_isa};
@@ -77,6 +77,7 @@ pub(crate) fn run(args: &TrainArgs, stop: StopFlag) -> Result<Ending> {
     if args.verify_resume {
         return verify(&run, &arguments, &start, stop);
     }
+    check_output(&arguments)?;
     let (mut model, tokenizer) = start.told()?;
     let cache = Path::new(&arguments.output_dir).join(TOKEN_CACHE);
     let rows = Rows {

@@ -593,3 +593,28 @@ fn a_log_that_cannot_be_written_costs_one_warning() {
     }
     finish(83, "a log that the command cannot write", &tally, 5);
 }
+
+/// A folder that is in use, and one without a checkpoint to go on from: said at once, and nothing is left in them.
+#[test]
+fn a_refused_folder_is_left_as_it_was() {
+    let (world, mut tally) = (World::new(), Tally::new());
+    let path = world.half_in("refused");
+    std::fs::create_dir(world.path("empty")).unwrap();
+    let before = tree(&path);
+    for (output, more) in [
+        ("refused", ""),
+        ("empty", GO_ON),
+        ("empty", "--resume-from-checkpoint refused/checkpoint-29"),
+    ] {
+        let told = follow(world.command(&words(output, more)), |_, _| {});
+        tally.inject();
+        let early = !told.says("compute_dtype") && !told.says("data: ");
+        if told.status.code() != Some(1) || !early || !told.says("mend: ") {
+            tally.differ(format!("{output} {more}: {}", told.text()));
+        }
+    }
+    if tree(&path) != before || !tree(&world.path("empty")).is_empty() {
+        tally.differ("something is left in a refused folder".to_owned());
+    }
+    finish(19, "refused folders of the command", &tally, 3);
+}

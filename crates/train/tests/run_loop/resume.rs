@@ -208,6 +208,23 @@ fn a_log_that_could_not_be_opened_once_is_not_cut_later() {
 }
 
 #[test]
+fn a_run_that_goes_on_in_another_folder_takes_its_log_along() {
+    let setup = Setup::new(json!({"max_steps": 9, "logging_steps": 1}));
+    let sim = SimFs::new();
+    setup
+        .run(&disk(&sim), json!({}), stop_after(6))
+        .result
+        .unwrap();
+    let elsewhere = json!({"resume_from_checkpoint": "/run/checkpoint-6", "output_dir": "/other"});
+    let moved = setup.run(&disk(&sim), elsewhere, Notes::default());
+    moved.result.unwrap();
+    let text = |name| String::from_utf8(file(&sim, name)).unwrap();
+    let (before, after) = (text("metrics.jsonl"), text("/other/metrics.jsonl"));
+    assert!(after.starts_with(&before), "{after}");
+    assert_eq!(after.lines().count(), 10, "nine updates and the summary");
+}
+
+#[test]
 fn early_stopping_goes_on_counting() {
     // A rate at which the loss climbs after its first fall.
     let setup = evaluating(
