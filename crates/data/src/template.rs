@@ -64,7 +64,8 @@ impl Template {
 
     /// Two Jinja strings; each column is a variable, and `eos_token`, `bos_token`, `pad_token`, `unk_token` are too.
     ///
-    /// `trim_blocks` and `lstrip_blocks` are on, as for chat templates. The end-of-sequence token follows the response,
+    /// `trim_blocks` and `lstrip_blocks` are on, as for chat templates; a newline at the end of a template is kept, as in a
+    /// Python f-string. The end-of-sequence token follows the response,
     /// unless the response template itself names `eos_token`. A column that is not there is an error, and so is printing
     /// null, a list or an object (Python would print `None` or its own notation, which is never meant).
     ///
@@ -104,7 +105,8 @@ impl Template {
         };
         Ok(Self {
             kind,
-            fingerprint: fingerprint(&["jinja", prompt, response]),
+            // Jinja itself drops a last newline, as an earlier build did: its rows must not pass for these.
+            fingerprint: fingerprint(&["jinja, last newline kept", prompt, response]),
         })
     }
 
@@ -227,6 +229,7 @@ fn delimiters() -> SyntaxConfig {
     let syntax = SyntaxConfig::builder()
         .trim_blocks(true)
         .lstrip_blocks(true)
+        .keep_trailing_newline(true)
         .build();
     syntax.expect("the delimiters are Jinja's own")
 }

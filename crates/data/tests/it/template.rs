@@ -72,6 +72,15 @@ fn jinja_renders_as_python_does() {
 }
 
 #[test]
+fn a_newline_at_the_end_of_a_template_is_kept() {
+    let row = json!({"q": "a", "a": "b"});
+    let chat = "{{ q }}<|im_end|>\n<|im_start|>assistant\n";
+    let (prompt, response) = render(chat, "{{ a }}\n\n", &row).expect("the row is whole");
+    assert_eq!(prompt, "a<|im_end|>\n<|im_start|>assistant\n");
+    assert_eq!(response, "b\n\n</s>");
+}
+
+#[test]
 fn end_of_sequence_follows_unless_the_template_names_it() {
     let row = json!({"q": "a", "a": 7, "b": true});
     let plain = render("{{ q }}", "{{ a }} {{ b }}", &row).expect("the row is whole");
