@@ -15,7 +15,7 @@ pub struct Generated {
     pub prompt_ids: Vec<u32>,
     /// Ids behind it, an end-of-text id included.
     pub new_ids: Vec<u32>,
-    /// Text behind the prompt, special tokens left out.
+    /// What they add to the prompt's text, special tokens left out: a space between the two is part of it.
     pub text: String,
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn generate(
     mut on_text: impl FnMut(&str),
 ) -> Result<Generated> {
     let prompt_ids = tokenizer.encode(prompt, true)?;
-    let mut stream = tokenizer.stream(true);
+    let mut stream = tokenizer.stream(true).behind(&prompt_ids)?;
     let mut text = String::new();
     let mut failed = None;
     let new_ids = decoder.generate(&prompt_ids, config, |id| match stream.push(id) {

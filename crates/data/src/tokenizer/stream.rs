@@ -47,6 +47,26 @@ impl<'a> TextStream<'a> {
         }
     }
 
+    /// Begins behind `ids`, whose text is known: what comes is what the decode of all ids adds to theirs.
+    ///
+    /// # Errors
+    /// [`DataError::Encode`], where the decoder fails.
+    pub fn behind(mut self, ids: &[u32]) -> Result<Self, DataError> {
+        match self.tokenizer.stream {
+            Kind::Bytes => {
+                for &id in ids {
+                    self.push(id)?;
+                }
+            }
+            Kind::Whole => {
+                self.ids = ids.to_vec();
+                let text = self.tokenizer.decode(ids, self.skip_special_tokens)?;
+                self.given = text.len();
+            }
+        }
+        Ok(self)
+    }
+
     /// Takes the next id; the text that is certain now, often empty.
     ///
     /// # Errors

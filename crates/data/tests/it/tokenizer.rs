@@ -160,6 +160,34 @@ fn a_character_is_given_as_soon_as_it_is_complete() {
 }
 
 #[test]
+fn a_stream_behind_a_prompt_gives_what_the_whole_decode_adds() {
+    for name in ["bloom_tiny", "llama_tiny", "qwen_tiny", "gpt2_rebuilt"] {
+        let tokenizer = tokenizer(name);
+        let found = tokenizer
+            .encode("Once upon a time, 🙂 there", true)
+            .expect("a text encodes");
+        let whole = tokenizer.decode(&found, true).expect("ids decode");
+        for cut in 1..found.len() {
+            let (prompt, new) = found.split_at(cut);
+            let shown = tokenizer.decode(prompt, true).expect("ids decode");
+            let Some(want) = whole.strip_prefix(&shown) else {
+                continue; // cut within a character: no text ends there
+            };
+            let mut stream = tokenizer
+                .stream(true)
+                .behind(prompt)
+                .expect("the prompt decodes");
+            let mut text = String::new();
+            for &id in new {
+                text += &stream.push(id).expect("a known id decodes");
+            }
+            text += &stream.finish().expect("the rest decodes");
+            assert_eq!(text, want, "{name}, {cut} ids before");
+        }
+    }
+}
+
+#[test]
 fn saved_tokenizer_opens_again_with_the_same_fingerprint() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let target = folder.path().join("saved");
