@@ -187,7 +187,14 @@ impl FormatsError {
             Self::NotLora { .. } => "only LoRA adapters are read",
             Self::Safetensors { fault, .. } => return fault.hint(),
             Self::Torch { fault, .. } => return fault.hint(),
-            Self::NoWeights { .. } => "give the folder that holds the weights beside config.json",
+            Self::NoWeights { looked_for, .. } => {
+                let of_adapter = looked_for.iter().any(|name| name.starts_with("adapter"));
+                if of_adapter {
+                    "give the folder that holds the weights beside adapter_config.json"
+                } else {
+                    "give the folder that holds the weights beside config.json"
+                }
+            }
             Self::MissingShard { .. } => "fetch the missing file into the folder",
             Self::ShardName { .. } => "do not trust this folder: shards lie beside their index",
             Self::ShardLink { .. } => {

@@ -75,13 +75,14 @@ pub struct WeightStore {
 }
 
 /// How a folder may store its weights, in the order in which transformers looks.
-const MODEL_FILES: [&str; 4] = [
+pub const MODEL_FILES: [&str; 4] = [
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 ];
-const ADAPTER_FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
+/// The same of an adapter, in PEFT's order.
+pub const ADAPTER_FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_model.bin"];
 
 impl WeightStore {
     /// Opens the weights of a model folder.

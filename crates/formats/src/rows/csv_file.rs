@@ -168,6 +168,13 @@ impl<'a> Scan<'a> {
             }
             names.push(name);
         }
+        if let [name] = names.as_slice()
+            && let Some(mark) = [';', '\t'].into_iter().find(|mark| name.contains(*mark))
+        {
+            let what =
+                format!("the header has {mark:?} between its names: cells are parted by commas");
+            return self.fault(start, what);
+        }
         Ok(names)
     }
 
@@ -185,7 +192,10 @@ impl<'a> Scan<'a> {
     fn text(&self, at: usize, start: usize) -> Result<String, RowsError> {
         match std::str::from_utf8(self.record.get(at).unwrap_or_default()) {
             Ok(text) => Ok(text.to_owned()),
-            Err(_) => self.fault(start, format!("cell {at} is not valid UTF-8")),
+            Err(_) => self.fault(
+                start,
+                format!("cell {at} is not valid UTF-8: save the file as UTF-8"),
+            ),
         }
     }
 

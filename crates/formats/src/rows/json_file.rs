@@ -81,7 +81,11 @@ impl JsonRows {
     /// Where row `index` is, for a message.
     pub(super) fn place(&self, index: usize) -> String {
         let start = self.rows.get(index).unwrap_or(0);
-        format!("line {}", line_of(self.bytes.as_ref(), start).0)
+        // An array may have all its rows on one line.
+        match line_of(self.bytes.as_ref(), start) {
+            (line, 1) => format!("line {line}"),
+            (line, column) => format!("line {line}, column {column}"),
+        }
     }
 }
 
