@@ -4,6 +4,17 @@ use formats::adapter_config::{OneOrMany, PEFT_VERSION};
 
 use crate::plan::AdapterPlan;
 
+/// The card's file.
+pub const CARD_NAME: &str = "README.md";
+/// With what follows it, no other program's card has it.
+const TITLE: &str = "\n# LoRA adapter\n\n";
+const TABLE: &str = "| | |\n|---|---|\n";
+
+/// Whether [`model_card`] made a text.
+pub(crate) fn is_ours(text: &str) -> bool {
+    text.contains(&format!("{TITLE}{TABLE}"))
+}
+
 /// The card's text.
 pub(crate) fn model_card(plan: &AdapterPlan) -> String {
     let base = plan
@@ -22,7 +33,8 @@ pub(crate) fn model_card(plan: &AdapterPlan) -> String {
             yaml(&format!("base_model:adapter:{base}"))
         ));
     }
-    text.push_str("- lora\n- transformers\n---\n\n# LoRA adapter\n\n");
+    text.push_str("- lora\n- transformers\n---\n");
+    text.push_str(TITLE);
     text.push_str(&facts(plan));
     text.push_str(&usage(base));
     text.push_str(&format!(
@@ -60,7 +72,7 @@ fn facts(plan: &AdapterPlan) -> String {
         rows.push(format!("| modules_to_save | `{}` |", saved.join("`, `")));
     }
     format!(
-        "| | |\n|---|---|\n{}\n\n{}\n\n",
+        "{TABLE}{}\n\n{}\n\n",
         rows.join("\n"),
         plan.trainable_line()
     )

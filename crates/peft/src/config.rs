@@ -10,6 +10,9 @@ const MAX_NAMES: usize = 16_384;
 /// Most patterns of a key: each is compiled.
 const MAX_PATTERNS: usize = 4_096;
 
+/// Starts that leave the base as it is (`LoraLayer.update_layer` of PEFT 0.21): their adapters belong on the plain base.
+const PLAIN_INITS: [&str; 3] = ["gaussian", "orthogonal", "eva"];
+
 /// Refuses variants and inits that would be silently ignored otherwise.
 ///
 /// # Errors
@@ -35,6 +38,8 @@ pub fn check_supported(config: &LoraConfig) -> Result<()> {
     ];
     let passed = formats::adapter_config::PASSED.iter();
     let passed = passed.map(|key| (*key, config.passed(key).is_some_and(|value| !is_off(value))));
+    // Of EVA's start nothing is left but the ranks that it chose, which rank_pattern says.
+    let passed = passed.filter(|(key, _)| *key != "eva_config" || !is_init(config, "eva"));
     if let Some((key, _)) = flags.into_iter().chain(passed).find(|(_, on)| *on) {
         return Err(PeftError::Unsupported {
             key,
@@ -42,7 +47,7 @@ pub fn check_supported(config: &LoraConfig) -> Result<()> {
         });
     }
     check_counts(config)?;
-    check_init(&config.init_lora_weights)
+    check_init(&config.init_lora_weights, &PLAIN_INITS)
 }
 
 /// Time is entries times modules: a stranger's file must not take minutes.
@@ -75,13 +80,62 @@ fn is_off(value: &formats::pyjson::Json) -> bool {
     *value == formats::pyjson::Json::Bool(false) || *value == formats::pyjson::Json::Null
 }
 
-fn check_init(init: &InitLoraWeights) -> Result<()> {
+fn is_init(config: &LoraConfig, name: &str) -> bool {
+    matches!(&config.init_lora_weights, InitLoraWeights::Named(named) if named == name)
+}
+
+/// Refuses first values that are not drawn here, though an adapter that was trained from them is read.
+///
+/// # Errors
+/// [`PeftError::Unsupported`].
+pub fn check_fresh(config: &LoraConfig) -> Result<()> {
+    check_init(&config.init_lora_weights, &["gaussian"])
+}
+
+fn check_init(init: &InitLoraWeights, allowed: &[&str]) -> Result<()> {
     match init {
-        InitLoraWeights::Flag(_) => Ok(()),
-        InitLoraWeights::Named(name) if name == "gaussian" => Ok(()),
-        InitLoraWeights::Named(name) => Err(PeftError::Unsupported {
-            key: "init_lora_weights",
-            found: format!("{name} (use true, false or gaussian)"),
-        }),
+        InitLoraWeights::Named(name) if !allowed.contains(&name.as_str()) => {
+            Err(PeftError::Unsupported {
+                key: "init_lora_weights",
+                found: format!("{name} (use true, false or gaussian)"),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn parse(keys: &str) -> LoraConfig {
+        let text = format!(r#"{{"peft_type": "LORA", {keys}}}"#);
+        LoraConfig::parse(text.as_bytes(), Path::new("adapter_config.json")).unwrap()
+    }
+
+    #[test]
+    fn a_start_that_leaves_the_base_alone_is_read_and_not_drawn() {
+        for start in [
+            r#""init_lora_weights": "orthogonal""#,
+            r#""init_lora_weights": "eva", "eva_config": {"rho": 2.0}"#,
+        ] {
+            let config = parse(start);
+            check_supported(&config).unwrap();
+            assert!(check_fresh(&config).is_err(), "{start}");
+        }
+        for changes_base in [
+            "pissa",
+            "pissa_niter_4",
+            "olora",
+            "corda",
+            "loftq",
+            "lora_ga",
+        ] {
+            let config = parse(&format!(r#""init_lora_weights": "{changes_base}""#));
+            assert!(check_supported(&config).is_err(), "{changes_base}");
+        }
+        assert!(check_supported(&parse(r#""eva_config": {"rho": 2.0}"#)).is_err());
     }
 }

@@ -45,6 +45,11 @@ pub enum PeftError {
     },
     #[error("`modules_to_save` names `{path}`, {why}")]
     BadSave { path: String, why: String },
+    #[error("no adapter_config.json in `{}`", .folder.display())]
+    NoAdapter {
+        folder: PathBuf,
+        inside: Vec<PathBuf>,
+    },
     #[error("adapter `{}` does not fit `{model_type}`: {}", .path.display(), summary(.missing, .unexpected, .misshapen))]
     Mismatch {
         path: PathBuf,
@@ -162,6 +167,14 @@ impl PeftError {
                 Some("target the linear layers inside it, or put it in modules_to_save".into())
             }
             Self::BadSave { .. } => Some("name single modules, as lm_head or ln_f".into()),
+            Self::NoAdapter { inside, .. } if inside.is_empty() => {
+                Some("give the folder that PEFT or a run saved an adapter to".into())
+            }
+            Self::NoAdapter { inside, .. } => {
+                let paths = inside.iter().map(|path| format!("`{}`", path.display()));
+                let paths: Vec<String> = paths.collect();
+                Some(format!("give one of the adapters in it: {}", paths.join(", ")))
+            }
             Self::Mismatch { .. } | Self::OtherBase { .. } => {
                 Some("load the adapter on the base it was trained on".into())
             }
@@ -170,6 +183,9 @@ impl PeftError {
             }
             Self::MergeDiffers { .. } => {
                 Some("remove the merged folder and merge again; where it differs again and the base is stored in 16 bits, merge into an f32 copy of it".into())
+            }
+            Self::Unsupported { .. } => {
+                Some("leave it out for a fresh adapter; one that was trained with it runs in PEFT only".into())
             }
             Self::NoPrompts => Some("give one prompt or more".into()),
             Self::Config(error) => error.hint(),
@@ -204,14 +220,15 @@ impl PeftError {
             parts.push(format!("only these layers were looked at: {layers}"));
         }
         let named = near.iter().find(|name| asked.as_slice() == [name.as_str()]);
+        let all_named = asked.iter().all(|name| near.contains(name));
         match (named, layers) {
+            (_, Some(_)) if all_named => {}
             (Some(name), None) => parts.push(format!(
                 "a single string is a pattern for whole paths: give [{name:?}], or {:?}",
                 format!(".*{name}")
             )),
-            (Some(_), Some(_)) => {}
-            (None, _) if near.is_empty() => {}
-            (None, _) => parts.push(format!("did you mean {}?", near.join(", "))),
+            (_, _) if near.is_empty() => {}
+            (_, _) => parts.push(format!("did you mean {}?", near.join(", "))),
         }
         if parts.is_empty() {
             parts.push("`inspect --names` lists the modules".into());

@@ -9,6 +9,7 @@ use model::tree::ModuleTree;
 use model::{Decoder, LoraInit};
 
 use crate::LoraConfig;
+use crate::config::check_fresh;
 use crate::error::Result;
 use crate::init::first_values;
 use crate::load::{BaseModel, LoadedAdapter, read_adapter};
@@ -26,6 +27,7 @@ pub fn get_peft_model<B: Backend>(
     config: &LoraConfig,
     seed: u64,
 ) -> Result<AdapterPlan> {
+    check_fresh(config)?;
     let plan = AdapterPlan::new(config, decoder.spec(), tree)?;
     let first = |target: &LoraTarget| first_values(&plan.config, target, seed);
     fill(decoder, &plan, first, &BTreeMap::new())?;

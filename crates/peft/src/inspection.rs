@@ -9,7 +9,9 @@ use model::tree::ModuleTree;
 use serde::Serialize;
 
 use crate::LoraConfig;
+use crate::config::check_fresh;
 use crate::error::Result;
+use crate::load::open_config;
 use crate::matching::Coverage;
 use crate::plan::AdapterPlan;
 use crate::report::grouped;
@@ -60,10 +62,13 @@ pub fn inspect(
 ) -> Result<Inspection> {
     let hf_config = HfConfig::open(model)?;
     let (spec, tree) = (decoder_spec(&hf_config)?, module_tree(&hf_config)?);
-    let stored = adapter.map(LoraConfig::open).transpose()?;
+    let stored = adapter.map(open_config).transpose()?;
     let Some(config) = stored.as_ref().or(config) else {
         return Ok(Inspection::of_base(&tree));
     };
+    if stored.is_none() {
+        check_fresh(config)?;
+    }
     let mut plan = AdapterPlan::new(config, &spec, &tree)?;
     plan.notices.extend(config.warnings());
     Ok(Inspection::of_adapter(&plan))

@@ -30,6 +30,7 @@ mod scaling;
 /// PEFT's `LoraConfig`: fields, defaults and file form.
 pub use formats::adapter_config::AdapterConfig as LoraConfig;
 
+pub use card::CARD_NAME;
 pub use defaults::default_targets;
 pub use error::{Misshapen, PeftError, Result};
 pub use inject::{apply_adapter, get_peft_model, load_adapter};

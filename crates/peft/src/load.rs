@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use formats::adapter_config::FILE_NAME;
 use formats::weights::{StoredTensor, WeightStore};
 use model::spec::DecoderSpec;
 use model::tree::ModuleTree;
@@ -51,7 +52,7 @@ pub struct LoadedAdapter {
 /// and misshapen tensor; [`PeftError::Twice`], [`PeftError::TensorType`], [`PeftError::NotFinite`];
 /// [`PeftError::OtherBase`] when the folder's manifest names other base weights.
 pub fn read_adapter(folder: &Path, base: BaseModel<'_>) -> Result<LoadedAdapter> {
-    let config = LoraConfig::open(folder)?;
+    let config = open_config(folder)?;
     let mut plan = AdapterPlan::new(&config, base.spec, base.tree)?;
     plan.notices.extend(config.warnings());
     if !base.any_base {
@@ -69,6 +70,20 @@ pub fn read_adapter(folder: &Path, base: BaseModel<'_>) -> Result<LoadedAdapter>
         plan,
         values,
     })
+}
+
+/// The configuration of an adapter folder; where it has none, the error names the adapters inside.
+pub(crate) fn open_config(folder: &Path) -> Result<LoraConfig> {
+    if durable::is_dir(folder) && !durable::exists(folder.join(FILE_NAME)) {
+        let entries = durable::list_dir(folder)?.into_iter();
+        let paths = entries.map(|entry| entry.path);
+        let inside = paths.filter(|path| durable::is_file(path.join(FILE_NAME)));
+        return Err(PeftError::NoAdapter {
+            folder: folder.to_owned(),
+            inside: inside.take(8).collect(),
+        });
+    }
+    Ok(LoraConfig::open(folder)?)
 }
 
 /// Tensors by the decoder's name.

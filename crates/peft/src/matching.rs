@@ -186,12 +186,25 @@ impl LayerFilter {
     }
 
     fn takes(&self, path: &str) -> bool {
-        let found = self
-            .patterns
-            .iter()
-            .find_map(|pattern| pattern.group(path, "idx"));
-        let index = found.and_then(|digits| digits.parse::<u32>().ok());
+        let index = self.index(path);
         index.is_some_and(|index| self.wanted.contains(&index))
+    }
+
+    fn index(&self, path: &str) -> Option<u32> {
+        let mut patterns = self.patterns.iter();
+        let digits = patterns.find_map(|pattern| pattern.group(path, "idx"))?;
+        digits.parse().ok()
+    }
+
+    /// What was asked for and what there is, in words.
+    fn of(&self, tree: &ModuleTree) -> String {
+        let modules = tree.named_modules();
+        let last = modules
+            .iter()
+            .filter_map(|(path, _)| self.index(path))
+            .max();
+        let has = last.map_or("none".to_owned(), |last| format!("0 to {last}"));
+        format!("{:?}, the model has {has}", self.wanted)
     }
 }
 
@@ -260,14 +273,16 @@ impl<'a> Rules<'a> {
             return PeftError::AllExcluded { asked };
         }
         let list = matches!(config.target_modules, Some(OneOrMany::Many(_)));
+        let mut near = near_targets(&asked, tree);
+        if near.is_empty() {
+            near = linear_names(tree);
+            near.truncate(8);
+        }
         PeftError::NoTarget {
             model_type: model_type.to_owned(),
-            near: near_targets(&asked, tree),
+            near,
             looks_like_pattern: list && asked.iter().any(|entry| looks_like_pattern(entry)),
-            layers: self
-                .layers
-                .as_ref()
-                .map(|layers| format!("{:?}", layers.wanted)),
+            layers: self.layers.as_ref().map(|layers| layers.of(tree)),
             asked,
         }
     }
@@ -311,27 +326,29 @@ fn unmatched_entry(entry: &str, config: &LoraConfig, tree: &ModuleTree) -> Strin
     format!("{text}; did you mean {}?", near.join(", "))
 }
 
-/// Names of linear layers that resemble what was asked for; every one where nothing does.
+/// Names of linear layers that resemble what was asked for.
 fn near_targets(asked: &[String], tree: &ModuleTree) -> Vec<String> {
+    let names = linear_names(tree);
+    let words = asked.iter().map(|entry| last_word(entry));
+    let mut near: Vec<String> = Vec::new();
+    for name in words.flat_map(|word| near_names(&word, names.iter().map(String::as_str))) {
+        if !near.contains(&name) {
+            near.push(name);
+        }
+    }
+    near.truncate(8);
+    near
+}
+
+/// Last words of the paths of linear layers, sorted.
+fn linear_names(tree: &ModuleTree) -> Vec<String> {
     let modules = tree.named_modules();
     let linear = modules
         .iter()
         .filter(|(_, module)| module.layer.projection().is_some());
-    let mut ends: Vec<&str> = linear
-        .filter_map(|(path, _)| path.rsplit('.').next())
-        .collect();
-    ends.sort_unstable();
-    ends.dedup();
-    let words = asked.iter().map(|entry| last_word(entry));
-    let mut near: Vec<String> = words
-        .flat_map(|word| near_names(&word, ends.iter().copied()))
-        .collect();
-    near.dedup();
-    if near.is_empty() {
-        near = ends.into_iter().map(str::to_owned).collect();
-    }
-    near.truncate(8);
-    near
+    let ends = linear.filter_map(|(path, _)| path.rsplit('.').next());
+    let ends: std::collections::BTreeSet<&str> = ends.collect();
+    ends.into_iter().map(str::to_owned).collect()
 }
 
 /// The last run of name letters: of `.*\.1.*query_key_value` the end.

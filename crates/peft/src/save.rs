@@ -13,7 +13,7 @@ use model::Decoder;
 
 use crate::adapted::PREFIX;
 use crate::base::origin;
-use crate::card::model_card;
+use crate::card::{CARD_NAME, is_ours, model_card};
 use crate::error::{PeftError, Result};
 use crate::pattern::Pattern;
 use crate::plan::AdapterPlan;
@@ -24,7 +24,7 @@ use crate::scaling::Scalings;
 pub const WEIGHTS_NAME: &str = "adapter_model.safetensors";
 
 /// Saves a decoder's adapter into a folder: a new one appears whole, in an existing one each file is replaced in
-/// one step and others stay.
+/// one step and others stay; so does a `README.md` that is not ours.
 ///
 /// # Errors
 /// As [`stage_adapter`].
@@ -122,8 +122,17 @@ fn stage_files(
         config.to_json()
     };
     staged.write(FILE_NAME, config.as_bytes())?;
-    staged.write("README.md", model_card(plan).as_bytes())?;
+    if !has_other_card(staged.target_path()) {
+        staged.write(CARD_NAME, model_card(plan).as_bytes())?;
+    }
     Ok(())
+}
+
+/// Whether a card is there that is not ours to replace: a person's, or PEFT's.
+fn has_other_card(folder: &Path) -> bool {
+    let path = folder.join(CARD_NAME);
+    let ours = || durable::read_text_capped(&path, 1 << 20).is_ok_and(|text| is_ours(&text));
+    durable::exists(&path) && !ours()
 }
 
 /// PEFT sorts the keys of what it writes, patterns too, and takes the first one that matches of what it reads: where several

@@ -198,7 +198,12 @@ fn no_match_names_what_was_meant() {
     );
     let (_, hint) =
         bloom_error(&json!({"target_modules": ["query_key_value"], "layers_to_transform": [40]}));
-    assert_eq!(hint, "only these layers were looked at: [40]");
+    assert_eq!(
+        hint,
+        "only these layers were looked at: [40], the model has 0 to 3"
+    );
+    let two = json!({"target_modules": ["dense", "query_key_value"], "layers_to_transform": [40]});
+    assert!(!bloom_error(&two).1.contains("did you mean"));
 }
 
 #[test]
@@ -209,6 +214,16 @@ fn an_entry_that_matches_nothing_beside_others_is_a_notice() {
     let plan = AdapterPlan::new(&config, &spec, &tree).unwrap();
     assert_eq!(plan.notices.len(), 1, "{:?}", plan.notices);
     assert!(plan.notices[0].contains("`dens`") && plan.notices[0].contains("dense"));
+}
+
+#[test]
+fn an_entry_near_to_no_name_is_not_given_all_names() {
+    let cases = cases();
+    let (spec, tree) = model(&cases, "bloom");
+    let config = lora(&json!({"target_modules": ["query_key_value", "nope"]}));
+    let plan = AdapterPlan::new(&config, &spec, &tree).unwrap();
+    let notice = "entry `nope` of target_modules matches no module, the others do";
+    assert_eq!(plan.notices, [notice]);
 }
 
 #[test]
@@ -232,8 +247,9 @@ fn variants_are_refused_by_name() {
         ("trainable_token_indices", json!([1])),
         ("layer_replication", json!([[0, 2]])),
     ] {
-        let (text, _) = bloom_error(&json!({ key: value }));
+        let (text, hint) = bloom_error(&json!({ key: value }));
         assert!(text.contains(key), "{text}");
+        assert!(hint.starts_with("leave it out"), "{hint}");
     }
 }
 
