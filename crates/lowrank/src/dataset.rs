@@ -115,6 +115,15 @@ impl TokenizedDataset {
         self.encoded.get(index)
     }
 
+    /// Nothing is learnt from rows of which every token is masked.
+    pub(crate) fn refuse_unlabelled(&self) -> Result<()> {
+        if self.is_empty() || self.report().label_tokens > 0 {
+            return Ok(());
+        }
+        let rows = self.len();
+        Err(train::TrainError::NothingLabelled { rows }.into())
+    }
+
     /// What was cut, how long rows are, how many have nothing to learn.
     pub fn report(&self) -> &data::Report {
         self.encoded.report()

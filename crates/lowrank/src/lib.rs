@@ -38,6 +38,7 @@ pub use train::{
     Banner, Ending, Evaluation, Event, FIELDS, Field, LogEntry, Observer, Plan, ResumeProof,
     RowLoss, StopFlag, TOKEN_CACHE, TrainError, TrainOutput, TrainingArguments, UpdateDone,
 };
+pub use train::unsupported_arguments;
 pub use trainer::{Trainer, check_output};
 pub use trainer_verify::{ResumeCheck, verify_resume};
 

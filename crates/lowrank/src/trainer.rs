@@ -56,6 +56,7 @@ impl Trainer<'_> {
         observer: &mut dyn Observer,
         stop: StopFlag,
     ) -> Result<TrainOutput> {
+        self.train_dataset.refuse_unlabelled()?;
         let plan = Plan::new(
             &self.args,
             self.train_dataset.len(),

@@ -6,6 +6,7 @@
 mod names;
 mod value;
 
+pub use names::unsupported as unsupported_arguments;
 pub use value::{
     ArgumentValue, IntervalStrategy, LossNormalization, Names, Optimizer, SamplingStrategy,
     SaveFailure, SaveStrategy, SchedulerKwargs, SchedulerType,
@@ -80,7 +81,9 @@ macro_rules! arguments {
         impl TrainingArguments {
             fn assign(&mut self, name: &str, value: &Value) -> Result<(), Problem> {
                 match names::current(name) {
-                    $( stringify!($name) => self.$name = value::parse(name, value)?, )+
+                    $( stringify!($name) => {
+                        self.$name = value::parse(name, &names::spelled(name, value))?;
+                    } )+
                     _ => return names::without_field(name, value),
                 }
                 Ok(())
@@ -278,6 +281,27 @@ mod tests {
             message(json!({"gradient_checkpointing": "maybe"})),
             "argument `gradient_checkpointing` wants true or false: found \"maybe\""
         );
+    }
+
+    #[test]
+    fn a_bare_no_of_yaml_and_a_switch_for_resuming_are_understood() {
+        let map = json!({"eval_strategy": false, "save_strategy": false});
+        let arguments: TrainingArguments = serde_json::from_value(map).unwrap();
+        assert_eq!(arguments.eval_strategy, IntervalStrategy::No);
+        assert_eq!(arguments.save_strategy, SaveStrategy::No);
+        let resumed = |value: Value| {
+            let mut arguments = TrainingArguments::default();
+            arguments.set("resume_from_checkpoint", &value).unwrap();
+            arguments.resume_from_checkpoint
+        };
+        assert_eq!(resumed(json!(true)).as_deref(), Some("latest"));
+        assert_eq!(resumed(json!("True")).as_deref(), Some("latest"));
+        assert_eq!(resumed(json!(false)), None);
+        assert_eq!(
+            resumed(json!("lora/checkpoint-2")).as_deref(),
+            Some("lora/checkpoint-2")
+        );
+        assert!(message(json!({"optim": false})).contains("`optim` wants one of"));
     }
 
     #[test]

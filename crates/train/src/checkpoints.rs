@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use durable::{Checkpoint, CheckpointStore, Disk, FolderLock, Skipped};
+use peft::CARD_NAME;
 use serde_json::Value;
 
 use crate::arguments::TrainingArguments;
@@ -11,6 +12,7 @@ use crate::error::{ChangedSetting, TrainError};
 use crate::identity::{differing, means};
 use crate::learner::Learner;
 use crate::optimizer::Optimizer;
+use crate::output_folder::{no_checkpoint, refuse_foreign_log, refuse_model};
 use crate::plan::Plan;
 use crate::state::{RESUME_STATE, RunState, TRAINER_STATE};
 use crate::tensors::Stored;
@@ -64,6 +66,7 @@ impl Checkpoints {
         identity: &BTreeMap<String, String>,
     ) -> Result<Self, TrainError> {
         let folder = PathBuf::from(&plan.arguments.output_dir);
+        refuse_model(disk, &folder)?;
         disk.prepare_folder(&folder)?;
         let lock = FolderLock::take_on(disk, &folder)?;
         let store = CheckpointStore::on(disk, &folder);
@@ -233,8 +236,12 @@ impl Checkpoints {
         let mut staged = durable::StagedFolder::beside_on(&self.disk, self.folder.join("final"))?;
         learner.save(&mut staged)?;
         for name in staged.files().keys() {
-            self.disk
-                .copy_file(staged.staging_path().join(name), self.folder.join(name))?;
+            let to = self.folder.join(name);
+            // Of this run it would be the same, of anybody else it is not ours to replace.
+            if name == CARD_NAME && self.disk.exists(&to) {
+                continue;
+            }
+            self.disk.copy_file(staged.staging_path().join(name), to)?;
         }
         Ok(())
     }
@@ -251,6 +258,7 @@ impl Checkpoints {
 /// [`TrainError::OutputInUse`], or as the search for the checkpoint.
 pub fn check_output(disk: &Disk, arguments: &TrainingArguments) -> Result<(), TrainError> {
     let folder = Path::new(&arguments.output_dir);
+    refuse_model(disk, folder)?;
     let store = CheckpointStore::on(disk, folder);
     match &arguments.resume_from_checkpoint {
         Some(asked) => find(&store, asked).map(drop),
@@ -262,7 +270,7 @@ fn refuse_if_used(store: &CheckpointStore, folder: &Path) -> Result<(), TrainErr
     let listing = store.list()?;
     let ended = store.disk().exists(folder.join(TRAINER_STATE));
     if listing.checkpoints.is_empty() && listing.skipped.is_empty() && !ended {
-        return Ok(());
+        return refuse_foreign_log(store.disk(), folder);
     }
     Err(TrainError::OutputInUse {
         folder: folder.to_owned(),
@@ -274,7 +282,9 @@ fn find(store: &CheckpointStore, asked: &str) -> Result<(Checkpoint, Vec<Skipped
         let newest = store.newest()?;
         return Ok((newest.checkpoint, newest.skipped));
     }
-    Ok((store.open(asked)?, Vec::new()))
+    let opened = store.open(asked);
+    let checkpoint = opened.map_err(|error| no_checkpoint(store.disk(), asked, error))?;
+    Ok((checkpoint, Vec::new()))
 }
 
 /// Values and both moments, in f32.

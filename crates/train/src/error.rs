@@ -74,11 +74,35 @@ pub enum TrainError {
         /// The folder.
         folder: PathBuf,
     },
-    /// An evaluation of rows in which nothing is to be said.
-    #[error("none of {rows} rows has a token of a response, so there is no loss")]
+    /// A run that would write into a model's own folder.
+    #[error("output folder is a model's: `{}`", .folder.display())]
+    OutputIsModel {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A file that a run would replace and that none of ours wrote.
+    #[error("output folder has a file that no run wrote, and this one would replace: `{}`", .path.display())]
+    OutputHasForeign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Rows in which nothing is to be said.
+    #[error("{}", nothing_labelled(*.rows))]
     NothingLabelled {
         /// How many were looked at.
         rows: usize,
+    },
+    /// A folder that holds checkpoints, named to resume from as if it were one.
+    #[error("not a checkpoint but the output folder of a run: `{}`", .folder.display())]
+    ResumeFromRun {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A checkpoint with an adapter, of the Python stack or another program.
+    #[error("checkpoint was written by another program and cannot be resumed: `{}`", .folder.display())]
+    ForeignCheckpoint {
+        /// The folder.
+        folder: PathBuf,
     },
     /// A checkpoint of a run with other settings or data.
     #[error(
@@ -230,6 +254,13 @@ fn rows_text(rows: &[usize]) -> String {
     format!("{noun} {}{rest}", named.join(", "))
 }
 
+fn nothing_labelled(rows: usize) -> String {
+    match rows {
+        0 => "the data set has no rows".into(),
+        rows => format!("none of {rows} rows has a token of a response, so there is no loss"),
+    }
+}
+
 fn list(problems: &[Problem]) -> String {
     let lines: Vec<String> = problems
         .iter()
@@ -266,6 +297,10 @@ impl TrainError {
                 ))
             }
             Self::LastSaveFailed { source, .. } => source.hint(),
+            Self::ForeignCheckpoint { folder } => Some(format!(
+                "`--adapter {}` starts from its weights, with a fresh optimizer and schedule",
+                folder.display()
+            )),
             Self::Model(error) => error.hint(),
             Self::Peft(error) => error.hint(),
             Self::Data(error) => error.hint(),
@@ -291,6 +326,14 @@ impl TrainError {
             Self::Gone { .. } => Some(
                 "see what else removes files there; resume from the newest checkpoint that is left",
             ),
+            Self::OutputIsModel { .. } => {
+                Some("take another output_dir: a run's files would replace the model's")
+            }
+            Self::OutputHasForeign { .. } => Some("move it away, or take another output_dir"),
+            Self::ResumeFromRun { .. } => Some(
+                "set resume_from_checkpoint to latest, which is the newest one in output_dir, or name one of its checkpoints",
+            ),
+            Self::NothingLabelled { rows: 0 } => Some("give another data set"),
             Self::NothingLabelled { .. } => Some("look at the template and raise max_length"),
             Self::ModelOnly { .. } => Some(
                 "start anew from its adapter, or resume from a checkpoint saved without save_only_model",

@@ -13,6 +13,9 @@ use crate::plot::loss_svg;
 /// The log, one JSON object a line.
 pub(crate) const METRICS: &str = "metrics.jsonl";
 
+/// The losses, drawn.
+pub(crate) const PLOT: &str = "loss.svg";
+
 /// The two files.
 pub(crate) struct Journal {
     disk: Disk,
@@ -28,7 +31,7 @@ impl Journal {
         Self {
             disk: folder.disk.clone(),
             metrics: folder.join(METRICS),
-            plot: folder.join("loss.svg"),
+            plot: folder.join(PLOT),
             log: None,
             warned: false,
             lost: 0,

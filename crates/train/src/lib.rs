@@ -17,6 +17,7 @@ mod learner;
 mod observer;
 mod optimizer;
 mod order;
+mod output_folder;
 mod passes;
 mod perplexity;
 mod plan;
@@ -35,6 +36,7 @@ pub use adapter_files::AdapterFiles;
 pub use arguments::{
     ArgumentValue, FIELDS, Field, IntervalStrategy, LossNormalization, Names, Optimizer,
     SamplingStrategy, SaveFailure, SaveStrategy, SchedulerKwargs, SchedulerType, TrainingArguments,
+    unsupported_arguments,
 };
 pub use checkpoints::{TOKEN_CACHE, check_output};
 pub use decoder_learner::{DecoderLearner, ModelFiles};

@@ -1,9 +1,11 @@
 //! Names that have no field: those of `transformers` that mean nothing here, and misspellings.
 
+use std::borrow::Cow;
+
 use model::near::nearest_name;
 use serde_json::Value;
 
-use super::FIELDS;
+use super::{ArgumentValue, FIELDS};
 use crate::error::Problem;
 
 const DTYPE: &str = "the arithmetic is chosen by `compute_dtype` beside the `train` section";
@@ -183,6 +185,21 @@ pub(super) fn old(current: &str) -> impl Iterator<Item = &'static str> {
     OLD.iter()
         .filter(move |(_, name)| *name == current)
         .map(|(old, _)| *old)
+}
+
+/// A value as its argument spells it: the Trainer takes true for the newest checkpoint, and false for none.
+pub(super) fn spelled<'v>(name: &str, value: &'v Value) -> Cow<'v, Value> {
+    let switch = (name == "resume_from_checkpoint").then(|| bool::from_value(value));
+    match switch.flatten() {
+        None => Cow::Borrowed(value),
+        Some(true) => Cow::Owned(Value::from("latest")),
+        Some(false) => Cow::Owned(Value::Null),
+    }
+}
+
+/// Names that are refused with a reason, unless they ask for nothing.
+pub fn unsupported() -> impl Iterator<Item = &'static str> {
+    UNSUPPORTED.iter().map(|(name, _)| *name)
 }
 
 pub(super) fn without_field(name: &str, value: &Value) -> Result<(), Problem> {

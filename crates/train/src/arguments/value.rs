@@ -192,7 +192,9 @@ macro_rules! choices {
             const WANTS: &'static str = "a word";
             const CHOICES: &'static [&'static str] = &[$($word),+];
             fn from_value(value: &Value) -> Option<Self> {
-                match value.as_str()? { $( $word => Some(Self::$variant), )+ _ => None }
+                // What YAML makes of a bare `no`.
+                let word = if *value == Value::Bool(false) { "no" } else { value.as_str()? };
+                match word { $( $word => Some(Self::$variant), )+ _ => None }
             }
             fn to_value(&self) -> Value {
                 Value::from(self.as_str())

@@ -108,7 +108,11 @@ impl Check<'_> {
             "eval_on_start"
         };
         match eval_examples {
-            None if wants_data => self.wrong(name, "needs an evaluation set", "give one"),
+            None if wants_data => self.wrong(
+                name,
+                "needs an evaluation set",
+                "give `--eval-dataset`, or `eval_dataset` in the run file",
+            ),
             Some(0) => self.wrong(
                 name,
                 "needs rows: the evaluation set is empty",
