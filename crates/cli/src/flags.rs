@@ -2,7 +2,7 @@
 //! `TrainingArguments`, `--lora-alpha` is `lora_alpha` of `LoraConfig`.
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches};
-use lowrank::{FIELDS, Field};
+use lowrank::{FIELDS, Field, unsupported_arguments};
 use serde_json::{Map, Value};
 
 /// One field of `LoraConfig` that a command line may set.
@@ -121,9 +121,14 @@ pub(crate) struct LoraFlags {
 
 impl Args for TrainFlags {
     fn augment_args(command: Command) -> Command {
-        FIELDS
+        let command = FIELDS
             .iter()
-            .fold(command, |command, field| command.arg(train_flag(field)))
+            .fold(command, |command, field| command.arg(train_flag(field)));
+        // Known so that the reason can be told, as for the same key of a run file.
+        unsupported_arguments().fold(command, |command, name| {
+            let hidden = flag(name, String::new(), "TrainingArguments").hide(true);
+            command.arg(switch(hidden))
+        })
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -139,10 +144,11 @@ impl FromArgMatches for TrainFlags {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
-        for field in FIELDS {
-            if let Some(text) = matches.get_one::<String>(field.name) {
+        let names = FIELDS.iter().map(|field| field.name);
+        for name in names.chain(unsupported_arguments()) {
+            if let Some(text) = matches.get_one::<String>(name) {
                 self.train
-                    .insert(field.name.to_owned(), Value::String(text.clone()));
+                    .insert(name.to_owned(), Value::String(text.clone()));
             }
         }
         Ok(())
@@ -192,11 +198,7 @@ fn train_flag(field: &'static Field) -> Arg {
     }
     let old = field.old_names().map(|name| name.replace('_', "-"));
     let arg = flag(field.name, help, "TrainingArguments").aliases(old);
-    if field.is_switch {
-        switch(arg)
-    } else {
-        arg.allow_negative_numbers(true)
-    }
+    if field.is_switch { switch(arg) } else { arg }
 }
 
 fn flag(name: &'static str, help: String, heading: &'static str) -> Arg {
@@ -205,6 +207,8 @@ fn flag(name: &'static str, help: String, heading: &'static str) -> Arg {
         .help(help)
         .help_heading(heading)
         .value_name("VALUE")
+        // Told by its range, not as a flag that is unknown.
+        .allow_negative_numbers(true)
         .action(ArgAction::Set)
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use lowrank::{LoraConfig, Plan, TrainingArguments, nearest_name};
+use lowrank::{FIELDS, LoraConfig, Plan, TrainingArguments, nearest_name, unsupported_arguments};
 use serde_json::{Map, Value};
 
 use crate::misuse::{Misuse, misused};
@@ -66,15 +66,13 @@ impl RunFile {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let text = lowrank::read_text(path)?;
         let name = || format!("in the run file `{}`", path.display());
-        let map: Map<String, Value> = serde_saphyr::from_str(&text).with_context(name)?;
-        Self::from_map(map).with_context(name)
+        let map = serde_saphyr::from_str(&text).map_err(|error| not_read(&error));
+        Self::from_map(map.with_context(name)?).with_context(name)
     }
 
     fn from_map(mut map: Map<String, Value>) -> Result<Self> {
         if let Some(unknown) = map.keys().find(|key| !KEYS.contains(&key.as_str())) {
-            let near = nearest_name(unknown, KEYS)
-                .map_or(String::new(), |near| format!(", did you mean `{near}`?"));
-            bail!(Misuse(format!("unknown key `{unknown}`{near}")));
+            bail!(unknown_key(unknown));
         }
         Ok(Self {
             model: text(&mut map, "model")?.map(PathBuf::from),
@@ -106,6 +104,34 @@ impl RunFile {
         Ok(config)
     }
 
+    /// Refuses values of `LoraConfig` that are not those of the adapter, which brings its own.
+    pub(crate) fn refuse_other_config(&self, adapter: &Path) -> Result<()> {
+        if self.lora.is_empty() {
+            return Ok(());
+        }
+        // What is wrong with the folder is told when it is loaded.
+        let Ok(own) = LoraConfig::open(adapter) else {
+            return Ok(());
+        };
+        let fields =
+            |config: &LoraConfig| serde_json::from_str::<Map<String, Value>>(&config.to_json());
+        let (asked, own) = (fields(&self.lora_config()?)?, fields(&own)?);
+        let value =
+            |map: &Map<String, Value>, name: &str| map.get(name).cloned().unwrap_or_default();
+        let other = |name: &&String| !same(&value(&asked, name), &value(&own, name));
+        let other = self.lora.keys().filter(other);
+        let other: Vec<String> = other
+            .map(|name| format!("{name} (there {})", value(&own, name)))
+            .collect();
+        if other.is_empty() {
+            return Ok(());
+        }
+        bail!(Misuse(format!(
+            "the adapter brings its own LoraConfig with other values, leave out {}",
+            other.join(", ")
+        )))
+    }
+
     /// `TrainingArguments` with the Trainer's defaults where nothing was said.
     /// What no number of rows could make right is misuse, and told before anything is loaded.
     pub(crate) fn training_arguments(&self) -> Result<TrainingArguments> {
@@ -113,6 +139,56 @@ impl RunFile {
         let eval_rows = self.eval_dataset.as_ref().map(|_| MANY_ROWS);
         Plan::new(&arguments, MANY_ROWS, eval_rows).map_err(misused)?;
         Ok(arguments)
+    }
+}
+
+/// What is wrong with a page of YAML, without the library's advice to its programmers.
+fn not_read(error: &serde_saphyr::Error) -> Misuse {
+    let error = error.without_snippet();
+    let place = error.location().map_or(String::new(), |place| {
+        format!("line {}, column {}: ", place.line(), place.column())
+    });
+    let what = match error {
+        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+            format!("the key `{key}` is there twice")
+        }
+        serde_saphyr::Error::DuplicateMappingKey { .. } => "a key is there twice".into(),
+        other => format!("not YAML that is read here: {other}"),
+    };
+    Misuse(place + &what)
+}
+
+/// A key that the top of a run file does not have; it may belong into a section.
+fn unknown_key(name: &str) -> Misuse {
+    let of_train = FIELDS
+        .iter()
+        .flat_map(|field| field.old_names().chain([field.name]));
+    let section = if of_train
+        .chain(unsupported_arguments())
+        .any(|known| known == name)
+    {
+        Some("train")
+    } else {
+        crate::flags::lora_names()
+            .any(|known| known == name)
+            .then_some("lora")
+    };
+    let hint = match (section, nearest_name(name, KEYS)) {
+        (Some(section), _) => format!(", it belongs under `{section}:`"),
+        (None, Some(near)) => format!(", did you mean `{near}`?"),
+        (None, None) => String::new(),
+    };
+    Misuse(format!("unknown key `{name}`{hint}"))
+}
+
+/// Whether two values of `LoraConfig` ask for the same: a list of names is a set there, and 16 is 16.0.
+fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one.as_f64() == other.as_f64(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().all(|value| other.contains(value))
+        }
+        _ => one == other,
     }
 }
 

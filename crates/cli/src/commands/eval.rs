@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use lowrank::{Compute, Dataset, Template, Tokenizer};
 
-use super::{EngineFlags, Model};
+use super::{EngineFlags, Model, above_0};
 use crate::output;
 use crate::tokenizing::tokenize;
 
@@ -26,7 +26,7 @@ pub(crate) struct EvalArgs {
     #[arg(long)]
     split: Option<String>,
     /// Tokens of a row at most; the rest is cut.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = above_0, allow_negative_numbers = true)]
     max_length: usize,
     /// Jinja of the prompt, instead of the Alpaca template.
     #[arg(long, requires = "template_response")]

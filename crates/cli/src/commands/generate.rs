@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use lowrank::{Compute, GenerationConfig, Tokenizer};
 
-use super::{EngineFlags, Model};
+use super::{EngineFlags, Model, above_0, unescaped};
 use crate::misuse::Misuse;
 use crate::output::{self, say};
 
@@ -19,32 +19,35 @@ pub(crate) struct GenerateArgs {
     /// Adapter folder, ours or PEFT's.
     #[arg(long)]
     adapter: Option<PathBuf>,
-    /// Text to continue; `\n` stands for a new line. Repeat for several.
-    #[arg(long, required = true)]
+    /// Text to continue; `\n` stands for a new line, `\\` for one backslash. Repeat for several.
+    #[arg(long, required_unless_present = "prompt_file")]
     prompt: Vec<String>,
+    /// File with a text to continue, taken as it is; `-` is stdin.
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
     /// Prompt and new tokens together [default: 64].
-    #[arg(long)]
+    #[arg(long, value_parser = above_0, allow_negative_numbers = true)]
     max_length: Option<usize>,
     /// New tokens; wins over --max-length.
-    #[arg(long)]
+    #[arg(long, value_parser = above_0, allow_negative_numbers = true)]
     max_new_tokens: Option<usize>,
     /// Draw tokens instead of taking the likeliest.
     #[arg(long)]
     do_sample: bool,
     /// Divides the logits; implies --do-sample.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Draw among the k likeliest; implies --do-sample.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     top_k: Option<usize>,
     /// Draw among the likeliest that together have this probability; implies --do-sample.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Above 1: makes tokens that are there already less likely [default: of generation_config.json, else 1].
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     repetition_penalty: Option<f32>,
     /// Of the draws.
-    #[arg(long, default_value_t = 42)]
+    #[arg(long, default_value_t = 42, allow_negative_numbers = true)]
     seed: u64,
     /// Print prompt ids, new ids and text as JSON, all at the end.
     #[arg(long)]
@@ -55,6 +58,7 @@ pub(crate) struct GenerateArgs {
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     check(args)?;
+    let prompts = prompts(args)?;
     let model = Model::open(
         &args.model,
         args.adapter.as_ref(),
@@ -66,20 +70,18 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         say(&format!("note: {notice}"));
     }
     let mut results = Vec::new();
-    for prompt in &args.prompt {
-        let prompt = prompt.replace("\\n", "\n");
+    for prompt in &prompts {
         let mut shown = Ok(());
-        if !args.json {
-            output::stream(&prompt)?;
-        }
+        // The prompt is shown with the first piece: what refuses it is told before.
+        let mut before = prompt.as_str();
         let on_text = |piece: &str| {
             if !args.json && shown.is_ok() {
-                shown = output::stream(piece);
+                shown = output::stream(&format!("{}{piece}", std::mem::take(&mut before)));
             }
         };
         let generated = match &model {
-            Model::Base(base) => base.generate(&tokenizer, &prompt, &config, on_text)?,
-            Model::Adapted(adapted) => adapted.generate(&tokenizer, &prompt, &config, on_text)?,
+            Model::Base(base) => base.generate(&tokenizer, prompt, &config, on_text)?,
+            Model::Adapted(adapted) => adapted.generate(&tokenizer, prompt, &config, on_text)?,
         };
         shown?;
         if !args.json {
@@ -92,6 +94,19 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     } else {
         Ok(())
     }
+}
+
+fn prompts(args: &GenerateArgs) -> Result<Vec<String>> {
+    let mut prompts: Vec<String> = args.prompt.iter().map(|text| unescaped(text)).collect();
+    match &args.prompt_file {
+        Some(path) if path.as_os_str() == "-" => {
+            let text = std::io::read_to_string(std::io::stdin());
+            prompts.push(text.context("cannot read the prompt from stdin")?);
+        }
+        Some(path) => prompts.push(lowrank::read_text(path)?),
+        None => {}
+    }
+    Ok(prompts)
 }
 
 /// Settings that no prompt could make right are misuse, and told before anything is loaded.

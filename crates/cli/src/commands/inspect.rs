@@ -52,7 +52,10 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
         lora: args.lora.lora.clone(),
         ..RunFile::default()
     };
-    let config = (!args.lora.lora.is_empty())
+    if let Some(adapter) = &args.adapter {
+        run.refuse_other_config(adapter)?;
+    }
+    let config = (args.adapter.is_none() && !args.lora.lora.is_empty())
         .then(|| run.lora_config())
         .transpose()?;
     let found = inspect(model, args.adapter.as_deref(), config.as_ref())?;
@@ -84,19 +87,14 @@ fn check(args: &InspectArgs) -> Result<(), Misuse> {
     let of_models = of_models.into_iter().filter(|(_, given)| *given);
     let of_models = of_models.map(|(name, _)| name.to_owned());
     let mut idle: Vec<String> = args.lora.lora.keys().cloned().collect();
-    let why = if args.output_dir.is_some() {
-        idle.extend(of_models);
-        "a run's folder is shown as it is"
-    } else if args.adapter.is_some() {
-        "an adapter brings its own LoraConfig"
-    } else {
-        return Ok(());
-    };
-    if idle.is_empty() {
+    idle.extend(of_models);
+    if args.output_dir.is_none() || idle.is_empty() {
         return Ok(());
     }
     let names = idle.join(", ");
-    Err(Misuse(format!("{why}, so {names} would have no effect")))
+    Err(Misuse(format!(
+        "a run's folder is shown as it is, so {names} would have no effect"
+    )))
 }
 
 fn summary(found: &Inspection) -> Result<()> {

@@ -8,6 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use lowrank::{LoadOptions, MergeProof, MergeReport, merge_folder, prove_merge};
 use serde::Serialize;
 
+use super::{above_0, unescaped};
 use crate::output::{self, say};
 use crate::progress::bytes;
 
@@ -23,17 +24,17 @@ pub(crate) struct MergeArgs {
     /// New folder to write; it must not exist.
     #[arg(long)]
     output: PathBuf,
-    /// Bytes of one weights file at most.
-    #[arg(long, default_value_t = lowrank::MAX_SHARD_BYTES)]
+    /// Bytes of one weights file at most, also as 5GB or 500MB.
+    #[arg(long, default_value_t = lowrank::MAX_SHARD_BYTES, value_parser = size_bytes, allow_negative_numbers = true)]
     max_shard_bytes: u64,
-    /// Prompts that the proof compares; `\n` stands for a new line.
+    /// Prompts that the proof compares; `\n` stands for a new line, `\\` for one backslash.
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     prompt: Vec<String>,
     /// Write without comparing.
     #[arg(long)]
     no_proof: bool,
     /// Worker threads [default: all cores].
-    #[arg(long)]
+    #[arg(long, value_parser = above_0, allow_negative_numbers = true)]
     threads: Option<usize>,
     /// Print report and proof as JSON.
     #[arg(long)]
@@ -90,10 +91,7 @@ fn prove(args: &MergeArgs) -> Result<MergeProof> {
     let prompts: Vec<String> = if args.prompt.is_empty() {
         PROMPTS.iter().map(|prompt| (*prompt).to_owned()).collect()
     } else {
-        args.prompt
-            .iter()
-            .map(|prompt| prompt.replace("\\n", "\n"))
-            .collect()
+        args.prompt.iter().map(|text| unescaped(text)).collect()
     };
     let options = LoadOptions {
         threads: args.threads,
@@ -124,4 +122,39 @@ pub(crate) fn tell(proof: &MergeProof) {
         "proof: adapter and merged model agree: {:.2e} of the largest logit, at most {:.0e} is allowed",
         proof.largest_difference, proof.bound
     ));
+}
+
+/// As transformers' `max_shard_size`: GB is 10^9, GiB is 2^30.
+fn size_bytes(text: &str) -> Result<u64, &'static str> {
+    const WANTS: &str = "must be a size above 0, as 5GB, 500MB, 2GiB, or a number of bytes";
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..].to_ascii_uppercase()[..] {
+        "" | "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KIB" => 1 << 10,
+        "MIB" => 1 << 20,
+        "GIB" => 1 << 30,
+        _ => return Err(WANTS),
+    };
+    let number: Option<u64> = digits.parse().ok();
+    let bytes = number.and_then(|number| number.checked_mul(unit));
+    bytes.filter(|bytes| *bytes > 0).ok_or(WANTS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size_bytes;
+
+    #[test]
+    fn a_size_has_the_units_of_transformers() {
+        assert_eq!(size_bytes("5GB"), Ok(5_000_000_000));
+        assert_eq!(size_bytes("2GiB"), Ok(2 << 30));
+        assert_eq!(size_bytes("500mb"), Ok(500_000_000));
+        assert_eq!(size_bytes("12"), Ok(12));
+        for wrong in ["0", "", "GB", "-1", "1TB", "1.5GB", "99999999999GB"] {
+            assert!(size_bytes(wrong).is_err(), "{wrong}");
+        }
+    }
 }

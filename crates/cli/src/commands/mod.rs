@@ -42,7 +42,7 @@ pub(crate) struct EngineFlags {
     #[arg(long)]
     pub(crate) compute_dtype: Option<ComputeFlag>,
     /// Worker threads; the results do not depend on it [default: all cores].
-    #[arg(long)]
+    #[arg(long, value_parser = above_0, allow_negative_numbers = true)]
     pub(crate) threads: Option<usize>,
     /// Use no more of the CPU than this: scalar, avx2, avx512, avx512bf16.
     #[arg(long)]
@@ -107,5 +107,44 @@ impl Model {
             Self::Base(base) => base,
             Self::Adapted(adapted) => adapted.base(),
         }
+    }
+}
+
+/// A flag's whole number that 0 makes no sense of.
+pub(crate) fn above_0(text: &str) -> Result<usize, &'static str> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("must be a whole number above 0"),
+        Ok(number) => Ok(number),
+    }
+}
+
+/// `\n` is a new line and `\\` one backslash; any other backslash stays.
+pub(crate) fn unescaped(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        let (letter, taken) = match escape.as_bytes().get(1) {
+            Some(b'n') => ('\n', 2),
+            Some(b'\\') => ('\\', 2),
+            _ => ('\\', 1),
+        };
+        out.push_str(before);
+        out.push(letter);
+        rest = &escape[taken..];
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unescaped;
+
+    #[test]
+    fn a_doubled_backslash_is_one_and_no_escape() {
+        assert_eq!(unescaped(r"a\n\nb"), "a\n\nb");
+        assert_eq!(unescaped(r"C:\\new"), r"C:\new");
+        assert_eq!(unescaped(r"\\\n"), "\\\n");
+        assert_eq!(unescaped(r"\t \"), r"\t \");
     }
 }

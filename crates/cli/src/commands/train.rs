@@ -11,7 +11,7 @@ use lowrank::{
     TrainingArguments, check_output, get_peft_model, verify_resume,
 };
 
-use super::{EngineFlags, tell_isa};
+use super::{EngineFlags, above_0, tell_isa};
 use crate::flags::{LoraFlags, TrainFlags};
 use crate::misuse::Misuse;
 use crate::output::say;
@@ -44,7 +44,7 @@ pub(crate) struct TrainArgs {
     #[arg(long)]
     eval_split: Option<String>,
     /// Tokens of a row at most; the rest is cut [default: 256].
-    #[arg(long)]
+    #[arg(long, value_parser = above_0, allow_negative_numbers = true)]
     max_length: Option<usize>,
     /// Do not train: stop and resume a few updates of this run, and compare bytes with updates that were not stopped.
     #[arg(long)]
@@ -65,6 +65,7 @@ pub(crate) fn run(args: &TrainArgs, stop: StopFlag) -> Result<Ending> {
     let (arguments, config) = (run.training_arguments()?, run.lora_config()?);
     let folder = need(run.model.as_ref(), "model")?;
     need(run.dataset.as_ref(), "dataset")?;
+    // The run would say so too, but after it has put the ids of its rows there.
     let compute = run.compute_dtype.as_deref();
     let compute = compute.map_or(Ok(Compute::Auto), compute_named)?;
     let start = Start {
@@ -223,18 +224,10 @@ fn settle(args: &TrainArgs) -> Result<RunFile> {
     run.split = args.split.clone().or(run.split);
     run.eval_split = args.eval_split.clone().or(run.eval_split);
     run.max_length = args.max_length.or(run.max_length);
-    if run.max_length == Some(0) {
-        return Err(Misuse("`max_length` must be a whole number above 0: 0".into()).into());
-    }
     run.train.extend(args.train.train.clone());
     run.lora.extend(args.lora.lora.clone());
-    if run.adapter.is_some() && !run.lora.is_empty() {
-        let names: Vec<_> = run.lora.keys().cloned().collect();
-        let text = format!(
-            "an adapter brings its own LoraConfig, so {} would have no effect",
-            names.join(", ")
-        );
-        return Err(Misuse(text).into());
+    if let Some(adapter) = &run.adapter {
+        run.refuse_other_config(adapter)?;
     }
     Ok(run)
 }

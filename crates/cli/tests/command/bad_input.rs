@@ -149,6 +149,24 @@ const DATA_CASES: &[Case] = &[
             train("")
         },
     ),
+    (
+        "nothing_to_learn",
+        "rows of which max_length leaves nothing to learn",
+        |_| train("--max-length 1"),
+    ),
+    ("empty_evaluation", "an evaluation of no rows", |s| {
+        s.write("rows.json", "[]");
+        "eval --model model --dataset rows.json".into()
+    }),
+    ("latin1_csv", "a CSV file in Latin-1", |s| {
+        let bytes = b"instruction,input,output\nna\xefve,,x\n";
+        std::fs::write(s.path("rows.csv"), bytes).unwrap();
+        train("").replace("rows.jsonl", "rows.csv")
+    }),
+    ("semicolon_csv", "a CSV file with semicolons", |s| {
+        s.write("rows.csv", "instruction;input;output\na;b;c\n");
+        train("").replace("rows.jsonl", "rows.csv")
+    }),
     ("bad_template", "a template that is not Jinja", |s| {
         run_file(
             s,
@@ -166,6 +184,21 @@ const SETTING_CASES: &[Case] = &[
     }),
     ("unknown_key", "an unknown key of the run file", |s| {
         run_file(s, "modle: model\n")
+    }),
+    ("misplaced_train_key", "a key of `train` at the top", |s| {
+        run_file(s, "learning_rate: 0.1\n")
+    }),
+    ("misplaced_lora_key", "a key of `lora` at the top", |s| {
+        run_file(s, "lora_alpha: 4\n")
+    }),
+    ("key_twice", "a key that is there twice", |s| {
+        run_file(s, "model: a\nmodel: b\n")
+    }),
+    ("not_yaml", "a run file that is not YAML", |s| {
+        run_file(s, "train: [1\nlora: 2\n")
+    }),
+    ("no_mapping", "a run file that is a list", |s| {
+        run_file(s, "- train\n")
     }),
     ("unknown_train_key", "an unknown key of `train`", |s| {
         run_file(s, "train:\n  learning_rte: 0.1\n")
@@ -188,6 +221,49 @@ const SETTING_CASES: &[Case] = &[
     ("max_length_zero", "max_length 0", |_| {
         train("--max-length 0")
     }),
+    ("rank_below_zero", "a negative rank", |_| train("--r -1")),
+    ("no_threads", "no threads", |_| train("--threads 0")),
+    (
+        "flag_without_meaning",
+        "a flag of the Trainer without meaning here",
+        |_| train("--bf16 --report-to wandb"),
+    ),
+    ("evaluates_nothing", "evaluations without a set", |_| {
+        train("--eval-strategy epoch")
+    }),
+    ("no_such_layer", "a layer that the model has not", |_| {
+        train("--layers-to-transform 99")
+    }),
+    (
+        "other_config",
+        "an adapter, and other values of its config",
+        |s| {
+            adapter(s, 36);
+            train("--adapter other --r 2 --lora-alpha 5")
+        },
+    ),
+    ("dora", "an adapter with DoRA", |s| {
+        adapter(s, 36);
+        let config = std::fs::read_to_string(s.path("other/adapter_config.json")).unwrap();
+        let config = config.replace("\"r\": 2", "\"r\": 2, \"use_dora\": true");
+        s.write("other/adapter_config.json", &config);
+        format!("{GENERATE} --adapter other")
+    }),
+    ("no_adapter_weights", "an adapter without weights", |s| {
+        adapter(s, 36);
+        s.remove("other/adapter_model.safetensors");
+        format!("{GENERATE} --adapter other")
+    }),
+    (
+        "adapters_inside",
+        "a run's folder of another program, given as an adapter",
+        |s| {
+            adapter(s, 36);
+            std::fs::create_dir(s.path("run")).unwrap();
+            std::fs::rename(s.path("other"), s.path("run/checkpoint-8")).unwrap();
+            format!("{GENERATE} --adapter run")
+        },
+    ),
     ("rank_zero", "rank 0", |_| train("--r 0")),
     (
         "prompt_fills_max_length",
@@ -200,6 +276,43 @@ const SETTING_CASES: &[Case] = &[
         |s| {
             s.write("lora", "taken");
             train("")
+        },
+    ),
+    (
+        "output_is_a_model",
+        "a model's folder as output folder",
+        |_| train("").replace("--output-dir lora", "--output-dir model"),
+    ),
+    (
+        "output_has_a_log",
+        "an output folder with somebody else's log",
+        |s| {
+            s.write("lora/metrics.jsonl", "{\"loss\": 1}\n");
+            train("")
+        },
+    ),
+    (
+        "output_has_a_plot",
+        "an output folder with somebody else's plot",
+        |s| {
+            s.write("lora/loss.svg", "<svg/>");
+            train("")
+        },
+    ),
+    (
+        "foreign_checkpoint",
+        "resuming from a checkpoint of the Python Trainer",
+        |s| {
+            adapter(s, 36);
+            train("--resume-from-checkpoint other")
+        },
+    ),
+    (
+        "resume_from_run",
+        "resuming from a run's folder, not a checkpoint",
+        |s| {
+            s.done(&train("--save-steps 1"));
+            train("--resume-from-checkpoint lora")
         },
     ),
     (

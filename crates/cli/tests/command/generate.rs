@@ -1,5 +1,8 @@
 //! `lowrank generate`: what the model's own `generation_config.json` asks for is done, or said not to be.
 
+use std::io::Write;
+use std::process::Stdio;
+
 use crate::sandbox::Sandbox;
 
 /// The new ids of a greedy run, and what it said on the way.
@@ -40,4 +43,42 @@ fn stored_settings_that_are_not_honoured_are_told() {
     assert!(greedy.contains(&format!("{note}\n")), "{greedy}");
     let (_, drawn) = generated(&sandbox, "--do-sample");
     assert!(drawn.contains(&format!("{note}, min_p\n")), "{drawn}");
+}
+
+#[test]
+fn prompt_and_output_are_the_decode_of_all_ids() {
+    let sandbox = Sandbox::new("llama");
+    let line = "generate --model model --prompt Hello --max-new-tokens 6";
+    let shown = sandbox.run(line).stdout;
+    let found = sandbox.run(&format!("{line} --json")).stdout;
+    let found: serde_json::Value = serde_json::from_slice(&found).unwrap();
+    let ids = |key: &str| -> Vec<u32> { serde_json::from_value(found[0][key].clone()).unwrap() };
+    let all = [ids("prompt_ids"), ids("new_ids")].concat();
+    let tokenizer = lowrank::Tokenizer::from_pretrained(sandbox.path("model")).unwrap();
+    let whole = tokenizer.decode(&all, true).unwrap();
+    assert_eq!(String::from_utf8(shown).unwrap(), format!("{whole}\n"));
+}
+
+#[test]
+fn a_prompt_that_is_refused_is_not_printed() {
+    let sandbox = Sandbox::new("bloom");
+    let output = sandbox.run("generate --model model --prompt hello --max-length 2");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty(), "{:?}", output.stdout);
+}
+
+#[test]
+fn a_prompt_from_a_file_or_from_stdin_is_taken_as_it_is() {
+    let sandbox = Sandbox::new("bloom");
+    let text = "C:\\new\nline";
+    sandbox.write("prompt.txt", text);
+    let line = "generate --model model --max-new-tokens 2 --prompt-file";
+    let of_file = sandbox.run(&format!("{line} prompt.txt"));
+    assert!(of_file.stdout.starts_with(text.as_bytes()));
+    let mut child = sandbox.command(&format!("{line} -"));
+    let mut child = child.stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(text.as_bytes()).unwrap();
+    drop(stdin);
+    assert_eq!(child.wait_with_output().unwrap().stdout, of_file.stdout);
 }

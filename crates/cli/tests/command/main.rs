@@ -10,6 +10,7 @@
 mod bad_input;
 mod generate;
 mod isa;
+mod outputs;
 mod sandbox;
 #[cfg(unix)]
 mod signals;
