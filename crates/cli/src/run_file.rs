@@ -66,8 +66,13 @@ impl RunFile {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let text = lowrank::read_text(path)?;
         let name = || format!("in the run file `{}`", path.display());
-        let map = serde_saphyr::from_str(&text).map_err(|error| not_read(&error));
-        Self::from_map(map.with_context(name)?).with_context(name)
+        let page = serde_saphyr::from_str(&text).map_err(|error| not_read(&error));
+        let map = match page.with_context(name)? {
+            Value::Object(map) => map,
+            Value::Null => Map::new(),
+            _ => return Err(Misuse("it must hold `key: value` lines".into())).with_context(name),
+        };
+        Self::from_map(map).with_context(name)
     }
 
     fn from_map(mut map: Map<String, Value>) -> Result<Self> {
@@ -144,18 +149,16 @@ impl RunFile {
 
 /// What is wrong with a page of YAML, without the library's advice to its programmers.
 fn not_read(error: &serde_saphyr::Error) -> Misuse {
-    let error = error.without_snippet();
-    let place = error.location().map_or(String::new(), |place| {
-        format!("line {}, column {}: ", place.line(), place.column())
-    });
-    let what = match error {
-        serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
-            format!("the key `{key}` is there twice")
-        }
-        serde_saphyr::Error::DuplicateMappingKey { .. } => "a key is there twice".into(),
-        other => format!("not YAML that is read here: {other}"),
-    };
-    Misuse(place + &what)
+    match error.without_snippet() {
+        serde_saphyr::Error::DuplicateMappingKey {
+            key: Some(key),
+            location,
+        } => Misuse(format!(
+            "line {}: the key `{key}` is there twice",
+            location.line()
+        )),
+        other => Misuse(format!("not YAML that is read here: {other}")),
+    }
 }
 
 /// A key that the top of a run file does not have; it may belong into a section.

@@ -545,3 +545,23 @@ fn a_tied_pair_trained_as_one_comes_back_as_one() {
     assert!(!report.untied);
     assert!(largest_gap(&logits(&open(&merged)), &trained) < 1e-4);
 }
+
+#[test]
+fn a_card_is_replaced_where_it_is_ours_and_kept_where_it_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let card = folder.path().join("README.md");
+    let save = |rank: u32| {
+        let mut model = tiny("bloom");
+        let config = LoraConfig {
+            r: rank,
+            ..LoraConfig::default()
+        };
+        let plan = get_peft_model(&mut model.decoder, &model.tree, &config, 1).unwrap();
+        save_adapter(&model.decoder, &plan, None, folder.path()).unwrap();
+        std::fs::read_to_string(&card).unwrap()
+    };
+    let first = save(2);
+    assert_ne!(first, save(3), "another adapter's facts");
+    std::fs::write(&card, "mine\n").unwrap();
+    assert_eq!(save(2), "mine\n");
+}

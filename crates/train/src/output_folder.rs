@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::error::TrainError;
 use crate::journal::{METRICS, PLOT};
 
-/// More than any log of ours that is worth looking into.
-const MAX_LOG_BYTES: u64 = 1 << 30;
+/// More than a run logs before its first checkpoint.
+const MAX_LOG_BYTES: u64 = 64 << 20;
 
 /// Refuses a model's own folder: a run writes its card and its tokenizer over the model's.
 pub(crate) fn refuse_model(disk: &Disk, folder: &Path) -> Result<(), TrainError> {
@@ -25,10 +25,11 @@ pub(crate) fn refuse_model(disk: &Disk, folder: &Path) -> Result<(), TrainError>
 /// Refuses a folder with a log or a plot that no run of ours wrote: a run would replace both.
 pub(crate) fn refuse_foreign_log(disk: &Disk, folder: &Path) -> Result<(), TrainError> {
     let (log, plot) = (folder.join(METRICS), folder.join(PLOT));
-    let has_log = disk.exists(&log);
+    // What is no file is not replaced: the run goes on without its log.
+    let has_log = disk.is_file(&log);
     let foreign = if has_log && !is_our_log(disk, &log) {
         log
-    } else if !has_log && disk.exists(&plot) {
+    } else if !has_log && disk.is_file(&plot) {
         plot
     } else {
         return Ok(());

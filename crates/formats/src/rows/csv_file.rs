@@ -169,11 +169,10 @@ impl<'a> Scan<'a> {
             names.push(name);
         }
         if let [name] = names.as_slice()
-            && let Some(mark) = [';', '\t'].into_iter().find(|mark| name.contains(*mark))
+            && let Some(found) = [';', '\t'].into_iter().find(|mark| name.contains(*mark))
         {
-            let what =
-                format!("the header has {mark:?} between its names: cells are parted by commas");
-            return self.fault(start, what);
+            let path = self.path.to_owned();
+            return Err(RowsError::CsvDelimiter { path, found });
         }
         Ok(names)
     }
@@ -192,10 +191,12 @@ impl<'a> Scan<'a> {
     fn text(&self, at: usize, start: usize) -> Result<String, RowsError> {
         match std::str::from_utf8(self.record.get(at).unwrap_or_default()) {
             Ok(text) => Ok(text.to_owned()),
-            Err(_) => self.fault(
-                start,
-                format!("cell {at} is not valid UTF-8: save the file as UTF-8"),
-            ),
+            Err(_) => Err(RowsError::CsvNotUtf8 {
+                path: self.path.to_owned(),
+                line: line_of(self.bytes, start).0,
+                offset: start,
+                cell: at,
+            }),
         }
     }
 

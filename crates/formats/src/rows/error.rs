@@ -94,6 +94,26 @@ pub enum RowsError {
         /// What is wrong.
         what: String,
     },
+    /// A CSV file in another encoding.
+    #[error("`{}` line {line} (byte {offset}): cell {cell} is not valid UTF-8", .path.display())]
+    CsvNotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Where in the file.
+        offset: usize,
+        /// Cell of that line, from 0.
+        cell: usize,
+    },
+    /// A CSV file whose header has no comma, but another delimiter.
+    #[error("`{}` line 1: the header names one column, with {found:?} in it", .path.display())]
+    CsvDelimiter {
+        /// The file.
+        path: PathBuf,
+        /// The other delimiter.
+        found: char,
+    },
     /// One row is larger than is ever sensible.
     #[error("`{}` {place}: the row is larger than {} MiB, as it is written or as values", .path.display(), super::MAX_ROW_BYTES >> 20)]
     RowTooLarge {
@@ -151,6 +171,8 @@ impl RowsError {
                 "mend that line; text with commas, quotes or line breaks goes in double quotes"
                     .into()
             }
+            Self::CsvNotUtf8 { .. } => "save the file as UTF-8".into(),
+            Self::CsvDelimiter { .. } => "save the file with commas between its cells".into(),
             Self::RowTooLarge { .. } => "split or drop that row".into(),
             Self::NoRow { .. } => return None,
         })
