@@ -54,7 +54,7 @@ const TRAIN: &[&str] = &[
     "--max-length -1",
     "--threads none",
     "--threads -1",
-    "--lora-alpha -3",
+    "--lora-dropout -1",
     "--fp16",
     "--overwrite-output-dir",
     "--isa mmx",
