@@ -190,8 +190,8 @@ def ids(folder):
 
 
 def rendered(tokens):
-    """Jinja as `apply_chat_template` sets it up."""
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    """Jinja as `apply_chat_template` sets it up, but for a last newline, which is kept."""
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     return [{"prompt": prompt, "response": response,
              "rows": [[environment.from_string(source).render(**row, **tokens) for source in (prompt, response)] for row in ROWS]}
             for prompt, response in JINJA]

@@ -125,14 +125,7 @@ mod tests {
             check_supported(&config).unwrap();
             assert!(check_fresh(&config).is_err(), "{start}");
         }
-        for changes_base in [
-            "pissa",
-            "pissa_niter_4",
-            "olora",
-            "corda",
-            "loftq",
-            "lora_ga",
-        ] {
+        for changes_base in ["pissa", "pissa_niter_4", "olora"] {
             let config = parse(&format!(r#""init_lora_weights": "{changes_base}""#));
             assert!(check_supported(&config).is_err(), "{changes_base}");
         }

@@ -200,7 +200,7 @@ fn no_match_names_what_was_meant() {
         bloom_error(&json!({"target_modules": ["query_key_value"], "layers_to_transform": [40]}));
     assert_eq!(
         hint,
-        "only these layers were looked at: [40], the model has 0 to 3"
+        "only these layers were looked at: [40], the model has 0 to 11"
     );
     let two = json!({"target_modules": ["dense", "query_key_value"], "layers_to_transform": [40]});
     assert!(!bloom_error(&two).1.contains("did you mean"));
