@@ -29,7 +29,7 @@ pub(crate) fn run(args: &IsaArgs) {
     println!(
         "\n{} tokens, products with {2} × {2} weights stored in bf16, attention of {HEADS} heads of {HEAD_DIM}; {1} threads; GFLOP/s\n",
         args.tokens,
-        Context::default().threads.count(),
+        Context::default().threads().count(),
         args.width
     );
     println!(

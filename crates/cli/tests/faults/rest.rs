@@ -359,12 +359,15 @@ fn with(from: &str, to: &str) -> String {
     line.replace(from, to)
 }
 
+fn more(flags: &str) -> String {
+    with("--threads 1", &format!("--threads 1 {flags}"))
+}
+
 #[test]
 fn a_checkpoint_of_another_run_is_refused_with_all_that_differs() {
-    let (world, mut shape, mut settings) = (World::new(), Tally::new(), Tally::new());
+    let (world, mut shape) = (World::new(), Tally::new());
     testkit::tiny_model("gpt2", &world.path("gpt2"));
     testkit::tiny_model("llama", &world.path("llama"));
-    let more = |words: &str| with("--threads 1", &format!("--threads 1 {words}"));
     for family in ["gpt2", "llama"] {
         is_refused(
             &world,
@@ -415,6 +418,11 @@ fn a_checkpoint_of_another_run_is_refused_with_all_that_differs() {
         &mut shape,
     );
     finish(31, "checkpoints of another run", &shape, 16);
+}
+
+#[test]
+fn other_settings_are_refused_unless_named() {
+    let (world, mut settings) = (World::new(), Tally::new());
     for (flags, name) in [
         ("--seed 7", "seed"),
         ("--lr-scheduler-type cosine", "lr_scheduler_type"),
