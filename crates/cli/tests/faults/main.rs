@@ -21,3 +21,4 @@ mod run;
 #[path = "../command/sandbox.rs"]
 #[allow(dead_code, reason = "shared with the other test program")]
 mod sandbox;
+mod staging;
