@@ -80,12 +80,6 @@ pub enum TrainError {
         /// The folder.
         folder: PathBuf,
     },
-    /// A file that a run would replace and that none of ours wrote.
-    #[error("output folder has a file that no run wrote, and this one would replace: `{}`", .path.display())]
-    OutputHasForeign {
-        /// The file.
-        path: PathBuf,
-    },
     /// Rows in which nothing is to be said.
     #[error("{}", nothing_labelled(*.rows))]
     NothingLabelled {
@@ -329,7 +323,6 @@ impl TrainError {
             Self::OutputIsModel { .. } => {
                 Some("take another output_dir: a run's files would replace the model's")
             }
-            Self::OutputHasForeign { .. } => Some("move it away, or take another output_dir"),
             Self::ResumeFromRun { .. } => Some(
                 "set resume_from_checkpoint to latest, which is the newest one in output_dir, or name one of its checkpoints",
             ),

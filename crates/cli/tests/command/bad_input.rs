@@ -284,22 +284,6 @@ const SETTING_CASES: &[Case] = &[
         |_| train("").replace("--output-dir lora", "--output-dir model"),
     ),
     (
-        "output_has_a_log",
-        "an output folder with somebody else's log",
-        |s| {
-            s.write("lora/metrics.jsonl", "{\"loss\": 1}\n");
-            train("")
-        },
-    ),
-    (
-        "output_has_a_plot",
-        "an output folder with somebody else's plot",
-        |s| {
-            s.write("lora/loss.svg", "<svg/>");
-            train("")
-        },
-    ),
-    (
         "foreign_checkpoint",
         "resuming from a checkpoint of the Python Trainer",
         |s| {

@@ -170,7 +170,12 @@ fn odd_rows() -> Vec<(String, u32, bool, &'static [&'static str])> {
             true,
             &["2 rows", "1 rows are cut"],
         ),
-        (full.clone(), 16, true, &["1 rows have nothing to learn"]),
+        (
+            full.clone(),
+            16,
+            false,
+            &["1 rows have nothing to learn", "mend: "],
+        ),
         (
             plain.clone() + &full,
             64,

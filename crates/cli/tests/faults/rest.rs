@@ -555,7 +555,7 @@ fn what_may_differ_is_named_and_what_cannot_says_so() {
     let (world, mut tally) = (World::new(), Tally::new());
     is_refused(
         &world,
-        &format!("{} --max-length 9", words("other", GO_ON)),
+        &format!("{} --max-length 24", words("other", GO_ON)),
         &["dataset.max_length"],
         &mut tally,
     );
@@ -563,7 +563,7 @@ fn what_may_differ_is_named_and_what_cannot_says_so() {
         let path = world.half_in("other");
         let line = words("other", GO_ON);
         world.must(&format!(
-            "{line} --max-length 9 --resume-with-changed {given}"
+            "{line} --max-length 24 --resume-with-changed {given}"
         ));
         tally.inject();
         std::fs::remove_dir_all(&path).unwrap();
