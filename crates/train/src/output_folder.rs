@@ -7,9 +7,6 @@ use formats::weights::{ADAPTER_FILES, MODEL_FILES};
 
 use crate::error::TrainError;
 
-/// More than a run logs before its first checkpoint.
-const MAX_LOG_BYTES: u64 = 64 << 20;
-
 /// Refuses a model's own folder: a run writes its card and its tokenizer over the model's.
 pub(crate) fn refuse_model(disk: &Disk, folder: &Path) -> Result<(), TrainError> {
     let has = |name: &str| disk.is_file(folder.join(name));
