@@ -1,5 +1,6 @@
 //! SIGINT and SIGTERM: the first ends the run after the update at hand, a second one ends the process. SIGHUP, of a
-//! terminal that closes, ends the run the same way, however often it comes. SIGXFSZ is caught, so that a file beyond the limit of `ulimit -f` is an error of its write and not a death.
+//! terminal that closes, ends the run the same way, however often it comes. SIGXFSZ is caught, so that a file beyond the
+//! limit of `ulimit -f` is an error of its write and not a death.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -34,10 +34,10 @@ pub use peft::{
     MergeReport, PeftError, PromptProof,
 };
 pub use peft_model::{PeftModel, get_peft_model};
-pub use train::unsupported_arguments;
 pub use train::{
     Banner, Ending, Evaluation, Event, FIELDS, Field, LogEntry, Observer, Plan, ResumeProof,
     RowLoss, StopFlag, TOKEN_CACHE, TrainError, TrainOutput, TrainingArguments, UpdateDone,
+    unsupported_arguments,
 };
 pub use trainer::{Trainer, check_output};
 pub use trainer_verify::{ResumeCheck, verify_resume};

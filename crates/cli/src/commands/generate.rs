@@ -85,6 +85,8 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         };
         shown?;
         if !args.json {
+            // Where no text came, it was not shown yet.
+            output::stream(before)?;
             output::stream("\n")?;
         }
         results.push(generated);

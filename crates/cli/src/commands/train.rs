@@ -65,7 +65,6 @@ pub(crate) fn run(args: &TrainArgs, stop: StopFlag) -> Result<Ending> {
     let (arguments, config) = (run.training_arguments()?, run.lora_config()?);
     let folder = need(run.model.as_ref(), "model")?;
     need(run.dataset.as_ref(), "dataset")?;
-    // The run would say so too, but after it has put the ids of its rows there.
     let compute = run.compute_dtype.as_deref();
     let compute = compute.map_or(Ok(Compute::Auto), compute_named)?;
     let start = Start {
@@ -78,6 +77,7 @@ pub(crate) fn run(args: &TrainArgs, stop: StopFlag) -> Result<Ending> {
     if args.verify_resume {
         return verify(&run, &arguments, &start, stop);
     }
+    // The run would say so too, but after it has put the ids of its rows there.
     check_output(&arguments)?;
     let (mut model, tokenizer) = start.told()?;
     let cache = Path::new(&arguments.output_dir).join(TOKEN_CACHE);
