@@ -276,10 +276,11 @@ pub(crate) fn checkpoints(files: &Contents) -> Contents {
 fn timeless(path: &Path, bytes: Vec<u8>) -> Vec<u8> {
     let is_time = |text: &str| text.contains("_runtime") || text.contains("per_second");
     match path.file_name().and_then(|name| name.to_str()) {
+        // By bytes: a fault may have left the file of a checkpoint set aside without being UTF-8.
         Some("trainer_state.json") => {
-            let text = String::from_utf8(bytes).unwrap();
-            let kept: Vec<&str> = text.lines().filter(|line| !is_time(line)).collect();
-            kept.join("\n").into_bytes()
+            let lines = bytes.split(|byte| *byte == b'\n');
+            let kept = lines.filter(|line| !is_time(&String::from_utf8_lossy(line)));
+            kept.collect::<Vec<_>>().join(&b'\n')
         }
         Some("metrics.jsonl") => {
             let text = String::from_utf8(bytes).unwrap();
