@@ -131,18 +131,33 @@ unsafe fn add_to(y: *mut f32, mask: u16, load: bool, bias: *const f32, scale: __
     }
 }
 
+/// The columns that vector `index` of a tile has: all, but for the last of a `MASKED` tile. A mask that is known when this
+/// is compiled leaves a plain load, which needs no register of masks and no blending.
+#[inline(always)]
+fn tile_mask<const V: usize, const MASKED: bool>(tile: &Tile, index: usize) -> u16 {
+    if MASKED && index + 1 == V {
+        lane_mask(tile.cols, index)
+    } else {
+        0xffff
+    }
+}
+
 /// Adds the sums of a tile to y.
 ///
 /// # Safety
-/// As [`Tile`] says, with `R` rows and at most `V` vectors; the processor has AVX-512.
+/// As [`Tile`] says, with `R` rows and `V` vectors, the last of which is `MASKED` where it is not whole; the processor has
+/// AVX-512.
 #[inline(always)]
-unsafe fn finish<const R: usize, const V: usize>(tile: &Tile, sums: &[[__m512; V]; R]) {
+unsafe fn finish<const R: usize, const V: usize, const MASKED: bool>(
+    tile: &Tile,
+    sums: &[[__m512; V]; R],
+) {
     // SAFETY: the caller's promise; masks keep to the tile's columns.
     unsafe {
         let scale = _mm512_set1_ps(tile.scale);
         for (row, sums) in sums.iter().enumerate() {
             for (v, sum) in sums.iter().enumerate() {
-                let mask = lane_mask(tile.cols, v);
+                let mask = tile_mask::<V, MASKED>(tile, v);
                 let y = tile.y.wrapping_add(row * tile.stride + v * LANES);
                 let mut bias = tile.bias;
                 if !bias.is_null() {
@@ -172,10 +187,14 @@ macro_rules! tiles {
         unsafe fn $dispatch(tile: &Tile, ahead: &mut Ahead) {
             macro_rules! row {
                 ($rows:literal) => {
-                    [$tile::<$rows, 1>, $tile::<$rows, 2>, $tile::<$rows, 3>]
+                    [
+                        [$tile::<$rows, 1, false>, $tile::<$rows, 1, true>],
+                        [$tile::<$rows, 2, false>, $tile::<$rows, 2, true>],
+                        [$tile::<$rows, 3, false>, $tile::<$rows, 3, true>],
+                    ]
                 };
             }
-            static TABLE: [[TileFn; VECTORS]; ROWS] = [
+            static TABLE: [[[TileFn; 2]; VECTORS]; ROWS] = [
                 row!(1),
                 row!(2),
                 row!(3),
@@ -186,21 +205,29 @@ macro_rules! tiles {
                 row!(8),
             ];
             debug_assert!(tile.rows <= ROWS && tile.cols <= tile.width);
+            let [whole, masked] = TABLE[tile.rows - 1][tile.width / LANES - 1];
+            let tile_of = if tile.cols == tile.width {
+                whole
+            } else {
+                masked
+            };
             // SAFETY: the caller's promise.
-            unsafe { TABLE[tile.rows - 1][tile.width / LANES - 1](tile, ahead) }
+            unsafe { tile_of(tile, ahead) }
         }
 
         /// # Safety
-        /// As [`Tile`] says, with exactly these rows and vectors.
+        /// As [`Tile`] says, with exactly these rows and vectors, the last of which is `MASKED` where it is not whole.
         #[target_feature(enable = $features)]
-        unsafe fn $tile<const R: usize, const V: usize>(tile: &Tile, ahead: &mut Ahead) {
+        unsafe fn $tile<const R: usize, const V: usize, const MASKED: bool>(
+            tile: &Tile,
+            ahead: &mut Ahead,
+        ) {
             let mut sums = [[_mm512_setzero_ps(); V]; R];
             // SAFETY: a packed tile is `depth × R`, a panel `depth × V` vectors, and y as checked.
             unsafe {
                 if tile.depth < STEP * R * V {
                     (0..R * V).for_each(|line| fetch_y::<V>(tile, line));
                 }
-                let last = lane_mask(tile.cols, V - 1);
                 let (mut a, mut b) = (tile.a, tile.b);
                 for p in 0..tile.depth {
                     if p % STEP == 0 {
@@ -216,7 +243,7 @@ macro_rules! tiles {
                     let mut panel = [_mm512_setzero_si512(); V];
                     for (v, panel) in panel.iter_mut().enumerate() {
                         // A matrix that is read directly may end with its last column.
-                        let mask = if v + 1 == V { last } else { 0xffff };
+                        let mask = tile_mask::<V, MASKED>(tile, v);
                         *panel = _mm512_maskz_loadu_epi32(mask, b.add(v * LANES).cast());
                     }
                     for (row, sums) in sums.iter_mut().enumerate() {
@@ -228,7 +255,7 @@ macro_rules! tiles {
                     a = a.add(R);
                     b = b.wrapping_add(tile.b_stride);
                 }
-                finish(tile, &sums);
+                finish::<R, V, MASKED>(tile, &sums);
             }
         }
     };
