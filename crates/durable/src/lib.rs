@@ -39,7 +39,7 @@ pub use digest::{Hasher, sha256_hex};
 pub use disk::{Disk, Entry, ReadFile, plain_name};
 pub use error::{DurableError, Result, Skipped};
 pub use fs::{Fs, FsFile, Hold, Kind, Point, Stat};
-pub use links::leads_out;
+pub use links::{leads_out, same_place};
 pub use lock::{FolderLock, Holder};
 pub use log::AppendLog;
 pub use manifest::{FORMAT_VERSION, FileRecord, MANIFEST_NAME, Manifest};

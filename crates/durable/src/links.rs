@@ -1,8 +1,19 @@
-//! Links that lead out of a folder.
+//! Where paths lead once their links are followed.
 
 use std::path::Path;
 
 use crate::error::{DurableError, Result};
+
+/// Whether two paths are of the same place, whatever the links on the way. What cannot be resolved is compared as it is
+/// written.
+pub fn same_place(one: impl AsRef<Path>, other: impl AsRef<Path>) -> bool {
+    let (one, other) = (one.as_ref(), other.as_ref());
+    let real = |path: &Path| std::fs::canonicalize(Path::new(".").join(path)).ok();
+    match (real(one), real(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => one == other,
+    }
+}
 
 /// Whether a plain name in a folder is a link to something outside of that folder.
 ///

@@ -1,6 +1,6 @@
 //! A log of lines that only grows, whole lines at a time.
 
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, parent_of};
@@ -96,12 +96,13 @@ impl AppendLog {
         Ok(())
     }
 
-    /// Goes back to an earlier size, as a resumed run does; a log that is shorter stays as it is.
+    /// Keeps the lines at the beginning for as long as `keep` says so, given without their newlines, and cuts the rest.
     ///
     /// # Errors
     /// [`DurableError::Io`].
-    pub fn rewind(&mut self, size_bytes: u64) -> Result<()> {
-        self.len = self.len.min(size_bytes);
+    pub fn keep_while(&mut self, keep: impl FnMut(&[u8]) -> bool) -> Result<()> {
+        let kept = leading_bytes(&mut *self.file, self.len, keep);
+        self.len = kept.map_err(|source| DurableError::io("read", &self.path, source))?;
         let done = self.cut();
         done.map_err(|source| DurableError::io("cut the log", &self.path, source))
     }
@@ -129,6 +130,25 @@ impl AppendLog {
         }
         self.file.set_len(self.len)
     }
+}
+
+/// Bytes of the lines at the beginning of `len` bytes that are to be kept.
+fn leading_bytes(
+    file: &mut dyn FsFile,
+    len: u64,
+    mut keep: impl FnMut(&[u8]) -> bool,
+) -> io::Result<u64> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut lines = BufReader::new(file.take(len));
+    let (mut kept, mut line) = (0, Vec::new());
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        if !keep(line.strip_suffix(b"\n").unwrap_or(&line)) {
+            break;
+        }
+        kept += line.len() as u64;
+        line.clear();
+    }
+    Ok(kept)
 }
 
 fn end_of_last_line(file: &mut dyn FsFile) -> io::Result<u64> {

@@ -3,7 +3,7 @@
 //! The file is JSON whose last field is the digest of all its bytes before that digest, so that a flipped bit
 //! in the manifest itself is found too, and a manifest from a newer version can be told from a damaged one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -170,13 +170,6 @@ impl Manifest {
             path: folder.to_owned(),
             reasons,
         })
-    }
-
-    /// The names of digests that differ between this state and `now`, missing ones included.
-    pub fn differing(&self, now: &BTreeMap<String, String>) -> Vec<String> {
-        let names: BTreeSet<&String> = self.digests.keys().chain(now.keys()).collect();
-        let differs = |name: &&String| self.digests.get(*name) != now.get(*name);
-        names.into_iter().filter(differs).cloned().collect()
     }
 
     /// Bytes of all listed files together.

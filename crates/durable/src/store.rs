@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::disk::{Disk, Entry};
 use crate::error::{DurableError, Result, Skipped};
 use crate::fs::{Kind, Point};
+use crate::links::same_place;
 use crate::manifest::{MANIFEST_NAME, Manifest};
 use crate::staged::StagedFolder;
 
@@ -216,15 +217,18 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// Takes the checkpoints behind a step out of the order, for a run that goes on from there: they are of a course
-    /// that is left, and by their step they would stand before all that the run is to write. They are kept as
-    /// `checkpoint-N.replaced-…`. Returns where they were and where they are, newest first.
+    /// Takes the checkpoints behind a step out of the order, for a run that goes on from one of that step: by their step
+    /// they would stand before all that the run is to write. So is one of the very step that is not the one that the run
+    /// goes on from. They are kept as `checkpoint-N.replaced-…`. Returns where they were and where they are, newest first.
     ///
     /// # Errors
     /// As [`CheckpointStore::list`], or [`DurableError::Io`] of a renaming.
-    pub fn set_aside_behind(&self, step: u64) -> Result<Vec<(PathBuf, PathBuf)>> {
+    pub fn set_aside_behind(&self, resumed: &Checkpoint) -> Result<Vec<(PathBuf, PathBuf)>> {
         let mut left = self.list()?.checkpoints;
-        left.retain(|one| one.step() > step);
+        left.retain(|one| {
+            let is_other = || !same_place(&one.path, &resumed.path);
+            one.step() > resumed.step() || (one.step() == resumed.step() && is_other())
+        });
         let aside = |one: Checkpoint| {
             let aside = self.disk.set_aside(&one.path)?;
             Ok((one.path, aside))

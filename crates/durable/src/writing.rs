@@ -168,9 +168,15 @@ impl Disk {
             .file_name()
             .ok_or_else(|| bad_name(path))?
             .to_string_lossy();
-        let aside = path.with_file_name(format!("{name}.replaced-{}", unique()));
-        let moved = self.fs().rename_new(path, &aside);
-        moved.map_err(|source| DurableError::io("set aside", path, source))?;
+        // Such names stay for ever, and where process ids repeat, as in containers, so do the suffixes.
+        let aside = loop {
+            let aside = path.with_file_name(format!("{name}.replaced-{}", unique()));
+            match self.fs().rename_new(path, &aside) {
+                Ok(()) => break aside,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(DurableError::io("set aside", path, source)),
+            }
+        };
         self.sync_folder(parent_of(path))?;
         Ok(aside)
     }

@@ -190,7 +190,8 @@ fn what_is_behind_a_step_is_set_aside_and_counts_no_more() {
     for step in [20, 40, 60] {
         save(&store, step);
     }
-    let aside = store.set_aside_behind(20).unwrap();
+    let of = |step| store.open(store.path_of(step)).unwrap();
+    let aside = store.set_aside_behind(&of(20)).unwrap();
     let were: Vec<_> = aside.iter().map(|(was, _)| was.clone()).collect();
     assert_eq!(were, [store.path_of(60), store.path_of(40)]);
     for (_, is) in &aside {
@@ -201,7 +202,41 @@ fn what_is_behind_a_step_is_set_aside_and_counts_no_more() {
     store.retain(1, &["checkpoint-20"]).unwrap();
     assert_eq!(store.list().unwrap().checkpoints.len(), 2);
     assert!(aside.iter().all(|(_, is)| is.exists()));
-    assert!(store.set_aside_behind(25).unwrap().is_empty());
+    assert!(store.set_aside_behind(&of(25)).unwrap().is_empty());
+}
+
+/// Names of what was set aside stay, and where process ids repeat, so may the next ones.
+#[test]
+fn a_name_that_is_taken_is_no_reason_not_to_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = CheckpointStore::new(folder.path());
+    save(&store, 20);
+    save(&store, 40);
+    let pid = std::process::id();
+    for count in 0..500 {
+        let taken = format!("checkpoint-40.replaced-{pid}-{count}");
+        std::fs::create_dir(folder.path().join(taken)).unwrap();
+    }
+    let resumed = store.open(store.path_of(20)).unwrap();
+    let aside = store.set_aside_behind(&resumed).unwrap();
+    assert_eq!(aside.len(), 1);
+    assert_eq!(store.open(&aside[0].1).unwrap().step(), 40);
+}
+
+#[test]
+fn another_checkpoint_of_the_step_resumed_from_is_set_aside_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = CheckpointStore::new(folder.path());
+    save(&store, 40);
+    let left = folder.path().join("checkpoint-40.replaced-1-1");
+    std::fs::rename(store.path_of(40), &left).unwrap();
+    save(&store, 40);
+    let aside = store.set_aside_behind(&store.open(&left).unwrap()).unwrap();
+    assert_eq!(aside[0].0, store.path_of(40));
+    assert!(left.exists() && !store.path_of(40).exists());
+    save(&store, 40);
+    let resumed = store.open(folder.path().join("./checkpoint-40")).unwrap();
+    assert!(store.set_aside_behind(&resumed).unwrap().is_empty());
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use durable::{Checkpoint, CheckpointStore, Disk, FolderLock, Skipped};
-use peft::CARD_NAME;
+use durable::{Checkpoint, CheckpointStore, Disk, FolderLock, Skipped, same_place};
+use peft::{CARD_NAME, may_replace_card};
 use serde_json::Value;
 
 use crate::arguments::TrainingArguments;
@@ -91,7 +91,12 @@ impl Checkpoints {
 
     /// Finds the checkpoint to resume from; also those passed over, with reasons.
     pub(crate) fn find(&self, asked: &str) -> Result<(Checkpoint, Vec<Skipped>), TrainError> {
-        find(&self.store, asked)
+        find(&self.store, &self.folder, asked)
+    }
+
+    /// Whether a checkpoint is the one of its step in this folder.
+    pub(crate) fn is_here(&self, checkpoint: &Checkpoint) -> bool {
+        same_place(self.store.path_of(checkpoint.step()), &checkpoint.path)
     }
 
     /// Loads a checkpoint that belongs to this run. Returns the state, and the settings that differ
@@ -144,6 +149,7 @@ impl Checkpoints {
             return Err(TrainError::Changed {
                 checkpoint,
                 changed: refused,
+                named: named.clone(),
             });
         }
         match useless {
@@ -190,12 +196,12 @@ impl Checkpoints {
         })
     }
 
-    /// Takes what is behind the step resumed from out of the way; where it was and where it is.
+    /// Takes what is behind the checkpoint resumed from out of the way; where it was and where it is.
     pub(crate) fn leave_behind(
         &self,
-        state: &RunState,
+        resumed: &Checkpoint,
     ) -> Result<Vec<(PathBuf, PathBuf)>, TrainError> {
-        Ok(self.store.set_aside_behind(state.step())?)
+        Ok(self.store.set_aside_behind(resumed)?)
     }
 
     /// Removes what `save_total_limit` leaves no room for, never the best, the one that this run saved last, nor
@@ -237,8 +243,7 @@ impl Checkpoints {
         learner.save(&mut staged)?;
         for name in staged.files().keys() {
             let to = self.folder.join(name);
-            // Of this run it would be the same, of anybody else it is not ours to replace.
-            if name == CARD_NAME && self.disk.exists(&to) {
+            if name == CARD_NAME && !may_replace_card(&self.disk, &self.folder) {
                 continue;
             }
             self.disk.copy_file(staged.staging_path().join(name), to)?;
@@ -251,17 +256,18 @@ impl Checkpoints {
     }
 }
 
-/// Refuses a run that its folder alone makes impossible: there is another run's work in it, or nothing to resume from.
+/// Refuses a run that its folder alone makes impossible: it is a model's, there is another run's work in it, or nothing to
+/// resume from.
 /// Only reads, so that it can be asked before anything is made ready.
 ///
 /// # Errors
-/// [`TrainError::OutputInUse`], or as the search for the checkpoint.
+/// [`TrainError::OutputIsModel`], [`TrainError::OutputInUse`], or as the search for the checkpoint.
 pub fn check_output(disk: &Disk, arguments: &TrainingArguments) -> Result<(), TrainError> {
     let folder = Path::new(&arguments.output_dir);
     refuse_model(disk, folder)?;
     let store = CheckpointStore::on(disk, folder);
     match &arguments.resume_from_checkpoint {
-        Some(asked) => find(&store, asked).map(drop),
+        Some(asked) => find(&store, folder, asked).map(drop),
         None => refuse_if_used(&store, folder),
     }
 }
@@ -277,13 +283,25 @@ fn refuse_if_used(store: &CheckpointStore, folder: &Path) -> Result<(), TrainErr
     })
 }
 
-fn find(store: &CheckpointStore, asked: &str) -> Result<(Checkpoint, Vec<Skipped>), TrainError> {
+fn find(
+    store: &CheckpointStore,
+    folder: &Path,
+    asked: &str,
+) -> Result<(Checkpoint, Vec<Skipped>), TrainError> {
     if asked == LATEST {
         let newest = store.newest()?;
         return Ok((newest.checkpoint, newest.skipped));
     }
     let opened = store.open(asked);
     let checkpoint = opened.map_err(|error| no_checkpoint(store.disk(), asked, error))?;
+    // Of another folder's run nothing here can be: it would be taken for a course that is left.
+    let is_inside = checkpoint
+        .path
+        .parent()
+        .is_some_and(|parent| same_place(parent, folder));
+    if !is_inside {
+        refuse_if_used(store, folder)?;
+    }
     Ok((checkpoint, Vec::new()))
 }
 

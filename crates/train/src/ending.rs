@@ -37,10 +37,7 @@ impl<L: Learner> Session<'_, L> {
     fn save_checkpoint(&mut self, whole: bool) -> Result<(), TrainError> {
         let (plan, observer) = (self.run.plan, &mut *self.run.observer);
         let (learner, state) = (&*self.run.learner, &mut self.state);
-        // A log that could not be opened keeps its length: a later call that can open it must not cut what it finds.
-        if let Some(size_bytes) = self.journal.sync(observer) {
-            state.resume.metrics_bytes = size_bytes;
-        }
+        self.journal.sync(observer);
         let saved = self
             .checkpoints
             .save(plan, learner, &self.optimizer, state, whole)?;

@@ -106,8 +106,10 @@ pub enum TrainError {
     Changed {
         /// The checkpoint.
         checkpoint: PathBuf,
-        /// Everything that differs.
+        /// Everything that differs and may not.
         changed: Vec<ChangedSetting>,
+        /// What `resume_with_changed` names.
+        named: Vec<String>,
     },
     /// An override of a setting that does not differ.
     #[error("`resume_with_changed` names `{name}`, which does not differ from the resumed run")]
@@ -283,8 +285,9 @@ impl TrainError {
                 mends.dedup();
                 (!mends.is_empty()).then(|| mends.join("; "))
             }
-            Self::Changed { changed, .. } => {
-                let names: Vec<&str> = changed.iter().map(|one| &*one.name).collect();
+            Self::Changed { changed, named, .. } => {
+                let refused = changed.iter().map(|one| &one.name);
+                let names: Vec<&str> = named.iter().chain(refused).map(|name| &**name).collect();
                 Some(format!(
                     "put things back, or let them differ with resume_with_changed={}, or start anew in another output_dir",
                     names.join(",")

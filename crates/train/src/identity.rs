@@ -5,35 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
-
 use crate::error::ChangedSetting;
 
-/// The adapter's configuration, as `adapter_config.json` has it.
+/// The adapter's configuration, as `adapter_config.json` has it, patterns in their own order.
 pub const LORA: &str = "lora";
 /// Digests of rows, template and tokenizer, then `max_length N`: see `data::encoded::fingerprint`.
 pub const DATASET: &str = "dataset";
 /// The same of the rows that are evaluated.
 pub const EVAL_DATASET: &str = "eval_dataset";
-
-/// Fields of the configuration on which nothing that is computed hangs: the base is known by its digest.
-const WITHOUT_EFFECT: [&str; 8] = [
-    "auto_mapping",
-    "base_model_name_or_path",
-    "inference_mode",
-    "megatron_core",
-    "peft_type",
-    "peft_version",
-    "revision",
-    "task_type",
-];
-/// Lists that PEFT asks only whether something is in them.
-const SETS: [&str; 4] = [
-    "exclude_modules",
-    "layers_to_transform",
-    "modules_to_save",
-    "target_modules",
-];
 
 /// Everything that differs.
 pub(crate) fn differing(
@@ -62,7 +41,7 @@ pub(crate) fn means(given: &str, part: &str) -> bool {
 fn parts(identity: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let split = identity.iter().flat_map(|(name, text)| {
         let parts = match name.as_str() {
-            LORA => lora(text),
+            LORA => peft::comparable_fields(text),
             DATASET | EVAL_DATASET => dataset(text),
             _ => None,
         };
@@ -75,38 +54,6 @@ fn parts(identity: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         }
     });
     split.collect()
-}
-
-fn lora(text: &str) -> Option<Vec<(String, String)>> {
-    let Ok(Value::Object(fields)) = serde_json::from_str(text) else {
-        return None;
-    };
-    let compared = fields
-        .into_iter()
-        .filter(|(name, _)| !WITHOUT_EFFECT.contains(&name.as_str()));
-    let plain = compared.map(|(name, mut value)| {
-        level(&mut value);
-        if let (Value::Array(values), true) = (&mut value, SETS.contains(&name.as_str())) {
-            values.sort_by_key(|value| (value.as_u64(), value.to_string()));
-            values.dedup();
-        }
-        (name, value.to_string())
-    });
-    Some(plain.collect())
-}
-
-/// Writes `8.0` as 8.
-fn level(value: &mut Value) {
-    match value {
-        Value::Number(number) => {
-            if let Some(whole) = number.as_f64().filter(|number| number.fract() == 0.0) {
-                *value = Value::from(whole as i64);
-            }
-        }
-        Value::Array(values) => values.iter_mut().for_each(level),
-        Value::Object(fields) => fields.values_mut().for_each(level),
-        _ => {}
-    }
 }
 
 fn dataset(text: &str) -> Option<Vec<(String, String)>> {
@@ -145,14 +92,6 @@ mod tests {
 
     const CONFIG: &str = r#"{"r": 8, "lora_alpha": 8, "target_modules": ["q", "v"],
         "base_model_name_or_path": "M", "peft_version": "0.21.2"}"#;
-
-    #[test]
-    fn spelling_without_an_effect_is_no_difference() {
-        let again = r#"{"r": 8, "lora_alpha": 8.0, "target_modules": ["v", "q"],
-            "base_model_name_or_path": "/moved/M/", "peft_version": "0.22.0"}"#;
-        let (before, now) = (identity(CONFIG, "abc"), identity(again, "abc"));
-        assert!(differing(&before, &now).is_empty());
-    }
 
     #[test]
     fn only_what_differs_is_told_and_by_its_name() {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use durable::{AppendLog, Disk, DurableError};
-use formats::pyjson::{Style, to_string};
+use formats::pyjson::{Style, parse, to_string};
 use formats::trainer_state::LogEntry;
 
 use crate::checkpoints::Checkpoints;
@@ -38,24 +38,22 @@ impl Journal {
         }
     }
 
-    /// Opens the log and goes back to `size_bytes` of it. Where a run goes on in another folder nothing is there to go
-    /// back to: what it has logged is written again.
-    pub(crate) fn open(
-        &mut self,
-        size_bytes: u64,
-        logged: &[LogEntry],
-        observer: &mut dyn Observer,
-    ) {
-        let opened = AppendLog::on(&self.disk, &self.metrics);
-        let log = match opened.and_then(|mut log| log.rewind(size_bytes).map(|()| log)) {
-            Ok(log) => log,
-            Err(error) => return self.warn(&error, observer),
+    /// Opens the log and goes back to what the run has logged: what lines of another course say is cut, and what is
+    /// not there, in another folder or where a disk was full, is written again.
+    pub(crate) fn open(&mut self, logged: &[LogEntry], observer: &mut dyn Observer) {
+        let mut missing = logged.iter();
+        let says_next = |line: &[u8]| {
+            let entry = missing.as_slice().first();
+            let is_next = entry.is_some_and(|entry| parse(line) == Ok(entry.to_json()));
+            is_next && missing.next().is_some()
         };
-        let elsewhere = size_bytes > 0 && log.size_bytes() == 0;
-        self.log = Some(log);
-        if elsewhere {
-            logged.iter().for_each(|entry| self.add(entry, observer));
+        let opened = AppendLog::on(&self.disk, &self.metrics)
+            .and_then(|mut log| log.keep_while(says_next).map(|()| log));
+        match opened {
+            Ok(log) => self.log = Some(log),
+            Err(error) => return self.warn(&error, observer),
         }
+        missing.for_each(|entry| self.add(entry, observer));
     }
 
     /// Adds an entry of the log.
@@ -71,14 +69,11 @@ impl Journal {
         }
     }
 
-    /// Makes the log so far survive a power cut, and says how long it is, where it could be opened.
-    pub(crate) fn sync(&mut self, observer: &mut dyn Observer) -> Option<u64> {
-        let log = self.log.as_mut()?;
-        let (done, size_bytes) = (log.sync(), log.size_bytes());
-        if let Err(error) = done {
+    /// Makes the log so far survive a power cut, where it could be opened.
+    pub(crate) fn sync(&mut self, observer: &mut dyn Observer) {
+        if let Some(Err(error)) = self.log.as_mut().map(AppendLog::sync) {
             self.warn(&error, observer);
         }
-        Some(size_bytes)
     }
 
     /// Draws the losses so far.

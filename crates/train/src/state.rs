@@ -40,8 +40,9 @@ pub(crate) struct ResumeState {
     pub(crate) stopped_early: bool,
     /// Whether an interruption left out the evaluation that is due here.
     pub(crate) evaluation_pending: bool,
-    /// Size of `metrics.jsonl`.
-    pub(crate) metrics_bytes: u64,
+    /// Size of `metrics.jsonl`, in files of earlier builds: the log that the Trainer's file has says more.
+    #[serde(default, skip_serializing, rename = "metrics_bytes")]
+    _metrics_bytes: u64,
     /// Updates left out because a number was not finite.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) skipped_updates: u64,

@@ -98,9 +98,8 @@ impl<'a, L: Learner> Session<'a, L> {
             }
         };
         this.tell_begin(resumed.as_ref());
-        let size_bytes = this.state.resume.metrics_bytes;
         let logged = &this.state.file.log_history;
-        this.journal.open(size_bytes, logged, this.run.observer);
+        this.journal.open(logged, this.run.observer);
         Ok(this)
     }
 
@@ -112,11 +111,14 @@ impl<'a, L: Learner> Session<'a, L> {
                 .resume(self.run.plan, &found, learner, &mut self.optimizer)?;
         self.state = state;
         self.first_step = self.state.step();
+        // What could be saved of this step again is there.
+        let is_here = self.checkpoints.is_here(&found);
+        self.saved_step = is_here.then_some(self.first_step);
         Ok(Resumed {
+            left: self.checkpoints.leave_behind(&found)?,
             path: found.path,
             skipped,
             changed,
-            left: self.checkpoints.leave_behind(&self.state)?,
         })
     }
 
@@ -136,8 +138,7 @@ impl<'a, L: Learner> Session<'a, L> {
         }
         for (was, is) in &resumed.left {
             let (was, is) = (was.display(), is.display());
-            let text =
-                format!("`{was}` is of the course that this run leaves, and is kept as `{is}`");
+            let text = format!("`{was}` would stand in the way of this run, and is kept as `{is}`");
             observer.on(Event::Notice(&text));
         }
         observer.on(Event::Resumed {

@@ -95,7 +95,9 @@ impl World {
             Err(error) => return Err(error),
         };
         let mut log = AppendLog::on(&self.disk, Path::new(RUN).join("metrics.jsonl"))?;
-        log.rewind(log_text(done).len() as u64)?;
+        let logged = log_text(done);
+        let mut logged = logged.lines();
+        log.keep_while(|line| logged.next().map(str::as_bytes) == Some(line))?;
         for step in STEPS.into_iter().filter(|&step| step > done) {
             log.append(&log_line(step))?;
             log.sync()?;

@@ -184,7 +184,7 @@ fn a_run_stopped_inside_an_evaluation_goes_on_without_any() {
 }
 
 #[test]
-fn a_log_that_could_not_be_opened_once_is_not_cut_later() {
+fn what_a_log_that_could_not_be_opened_once_lacks_is_written_later() {
     let setup = Setup::new(json!({"max_steps": 9, "logging_steps": 1}));
     let sim = SimFs::new();
     setup
@@ -203,8 +203,8 @@ fn a_log_that_could_not_be_opened_once_is_not_cut_later() {
     let after = file(&sim, "metrics.jsonl");
     assert!(after.starts_with(&before), "earlier lines are gone");
     let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
-    // Three updates and the summary.
-    assert_eq!(lines(&after), lines(&before) + 4);
+    // The three updates that it lacked, three more, and the summary.
+    assert_eq!(lines(&after), lines(&before) + 7);
 }
 
 #[test]
@@ -336,7 +336,7 @@ fn a_run_from_an_earlier_checkpoint_keeps_what_it_writes_and_is_the_latest() {
     assert_eq!(named, ["checkpoint-4", "checkpoint-9"]);
     assert!(aside[0].starts_with("checkpoint-12.") && aside[1].starts_with("checkpoint-8."));
     let told = |step: u64| {
-        let start = format!("`/run/checkpoint-{step}` is of the course that this run leaves");
+        let start = format!("`/run/checkpoint-{step}` would stand in the way of this run");
         let notices = stopped.notes.notices.iter();
         notices.filter(|text| text.starts_with(&start)).count()
     };
@@ -346,6 +346,67 @@ fn a_run_from_an_earlier_checkpoint_keeps_what_it_writes_and_is_the_latest() {
     resumed.result.unwrap();
     assert_eq!(resumed.notes.updates.first().unwrap().step, 10);
     assert_eq!(resumed.toy.values(), whole.toy.values());
+}
+
+#[test]
+fn a_course_that_was_left_can_be_taken_again() {
+    let setup = Setup::new(
+        json!({"max_steps": 12, "save_steps": 4, "learning_rate": 0.02,
+        "logging_steps": 2}),
+    );
+    let (sim, other) = back_to_four(&setup, json!({}), Notes::default());
+    other.result.unwrap();
+    let left = |step: u64| {
+        let names = checkpoints(&sim);
+        let start = format!("checkpoint-{step}.replaced-");
+        names.into_iter().find(|name| name.starts_with(&start))
+    };
+    let eight = format!("/run/{}", left(8).unwrap());
+    let back = json!({"resume_from_checkpoint": eight});
+    let again = setup.run(&disk(&sim), back, Notes::default());
+    again.result.unwrap();
+    let (whole, never_left) = setup.fresh();
+    assert_eq!(again.toy.values(), never_left.toy.values());
+    assert_same_logs(&whole, &sim, "the first course taken again");
+    let kept = again.notes.notices.iter();
+    let kept = kept.filter(|text| text.starts_with("`/run/checkpoint-8` would stand in the way"));
+    assert_eq!(kept.count(), 1, "{:?}", again.notes.notices);
+}
+
+#[test]
+fn a_folder_with_a_run_of_its_own_takes_no_other() {
+    let setup = Setup::new(json!({"max_steps": 6, "save_steps": 2}));
+    let (sim, done) = setup.fresh();
+    done.result.unwrap();
+    let elsewhere = json!({"resume_from_checkpoint": "/run/checkpoint-4", "output_dir": "/other"});
+    let go_on = || {
+        setup
+            .run(&disk(&sim), elsewhere.clone(), Notes::default())
+            .result
+    };
+    go_on().unwrap();
+    let before = sim.files();
+    let error = go_on().unwrap_err();
+    assert!(matches!(error, TrainError::OutputInUse { .. }), "{error}");
+    assert_eq!(sim.files(), before);
+}
+
+#[test]
+fn a_run_that_is_stopped_at_once_leaves_the_checkpoint_that_it_came_from() {
+    let setup = Setup::new(json!({"max_steps": 6, "save_steps": 2}));
+    let sim = SimFs::new();
+    setup
+        .run(&disk(&sim), json!({}), stop_after(4))
+        .result
+        .unwrap();
+    let note = Path::new(RUN).join("checkpoint-4/NOTES.md");
+    disk(&sim).write_atomic(&note, b"mine").unwrap();
+    let latest = json!({"resume_from_checkpoint": "latest"});
+    let notes = Notes::default();
+    notes.stop.request(15);
+    let stopped = setup.run(&disk(&sim), latest, notes).result.unwrap();
+    assert_eq!(stopped.global_step, 4);
+    assert!(disk(&sim).exists(&note), "it was written anew");
 }
 
 #[test]
