@@ -1,5 +1,6 @@
 //! The run file: one YAML page with everything that a training run is.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -118,15 +119,18 @@ impl RunFile {
         let Ok(own) = LoraConfig::open(adapter) else {
             return Ok(());
         };
-        let fields =
-            |config: &LoraConfig| serde_json::from_str::<Map<String, Value>>(&config.to_json());
-        let (asked, own) = (fields(&self.lora_config()?)?, fields(&own)?);
-        let value =
-            |map: &Map<String, Value>, name: &str| map.get(name).cloned().unwrap_or_default();
-        let other = |name: &&String| !same(&value(&asked, name), &value(&own, name));
-        let other = self.lora.keys().filter(other);
+        let fields = |config: &LoraConfig| -> BTreeMap<_, _> {
+            let fields = lowrank::comparable_fields(&config.to_json());
+            fields.unwrap_or_default().into_iter().collect()
+        };
+        let (asked, own) = (fields(&self.lora_config()?), fields(&own));
+        let other = self
+            .lora
+            .keys()
+            .filter(|name| asked.get(*name) != own.get(*name));
+        let there = |name: &String| own.get(name).map_or("null", String::as_str);
         let other: Vec<String> = other
-            .map(|name| format!("{name} (there {})", value(&own, name)))
+            .map(|name| format!("{name} (there {})", there(name)))
             .collect();
         if other.is_empty() {
             return Ok(());
@@ -182,17 +186,6 @@ fn unknown_key(name: &str) -> Misuse {
         (None, None) => String::new(),
     };
     Misuse(format!("unknown key `{name}`{hint}"))
-}
-
-/// Whether two values of `LoraConfig` ask for the same: a list of names is a set there, and 16 is 16.0.
-fn same(one: &Value, other: &Value) -> bool {
-    match (one, other) {
-        (Value::Number(one), Value::Number(other)) => one.as_f64() == other.as_f64(),
-        (Value::Array(one), Value::Array(other)) => {
-            one.len() == other.len() && one.iter().all(|value| other.contains(value))
-        }
-        _ => one == other,
-    }
 }
 
 fn text(map: &mut Map<String, Value>, key: &str) -> Result<Option<String>> {

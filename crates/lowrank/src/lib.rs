@@ -31,7 +31,7 @@ pub use model::{Compute, GenerationConfig};
 pub use peft::report::grouped;
 pub use peft::{
     InspectedParameter, InspectedTarget, Inspection, LoraConfig, MAX_SHARD_BYTES, MergeProof,
-    MergeReport, PeftError, PromptProof,
+    MergeReport, PeftError, PromptProof, comparable_fields,
 };
 pub use peft_model::{PeftModel, get_peft_model};
 pub use train::{

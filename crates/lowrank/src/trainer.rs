@@ -62,7 +62,7 @@ impl Trainer<'_> {
             self.train_dataset.len(),
             self.eval_dataset.map(TokenizedDataset::len),
         )?;
-        let identity = self.identity();
+        let identity = self.identity()?;
         // Where the base may differ, its digest in a checkpoint is no reason to refuse the adapter in it.
         let changed = &self.args.resume_with_changed.0;
         let any_base = changed.iter().any(|name| name == peft::BASE_DIGEST);
@@ -97,7 +97,7 @@ impl Trainer<'_> {
     }
 
     /// What decides the result beside the arguments.
-    fn identity(&self) -> BTreeMap<String, String> {
+    fn identity(&self) -> Result<BTreeMap<String, String>> {
         let base = &self.model.base;
         let mut identity = BTreeMap::from([
             (peft::BASE_DIGEST.to_owned(), base.fingerprint()),
@@ -105,7 +105,10 @@ impl Trainer<'_> {
                 train::DATASET.to_owned(),
                 self.train_dataset.fingerprint.clone(),
             ),
-            (train::LORA.to_owned(), self.model.plan.config.to_json()),
+            (
+                train::LORA.to_owned(),
+                peft::planned_config(&self.model.plan)?,
+            ),
             (
                 "compute_dtype".to_owned(),
                 format!("{:?}", base.compute_dtype()),
@@ -117,6 +120,6 @@ impl Trainer<'_> {
         if let Some(dataset) = self.eval_dataset {
             identity.insert(train::EVAL_DATASET.to_owned(), dataset.fingerprint.clone());
         }
-        identity
+        Ok(identity)
     }
 }

@@ -1,18 +1,42 @@
 //! The README.md that goes with an adapter: the front matter that PEFT writes, and what we know for certain.
 
+use std::path::Path;
+
+use durable::{Disk, sha256_hex};
 use formats::adapter_config::{OneOrMany, PEFT_VERSION};
 
 use crate::plan::AdapterPlan;
 
 /// The card's file.
 pub const CARD_NAME: &str = "README.md";
-/// With what follows it, no other program's card has it.
-const TITLE: &str = "\n# LoRA adapter\n\n";
-const TABLE: &str = "| | |\n|---|---|\n";
+const MAX_CARD_BYTES: u64 = 1 << 20;
 
-/// Whether [`model_card`] made a text.
-pub(crate) fn is_ours(text: &str) -> bool {
-    text.contains(&format!("{TITLE}{TABLE}"))
+/// Whether a folder's card is none that anybody else wrote or wrote in: PEFT's or a person's stays.
+pub fn may_replace_card(disk: &Disk, folder: &Path) -> bool {
+    let path = folder.join(CARD_NAME);
+    !disk.exists(&path)
+        || disk
+            .read_text_capped(&path, MAX_CARD_BYTES)
+            .is_ok_and(|card| is_ours(&card))
+}
+
+/// Whether [`model_card`] made a text, and all of it.
+fn is_ours(card: &str) -> bool {
+    card.find(MARK).is_some_and(|at| {
+        let (text, mark) = card.split_at(at);
+        mark == mark_of(text)
+    })
+}
+
+const MARK: &str = "<!-- lowrank wrote this text";
+
+/// The last line of a card whose other lines are `text`.
+fn mark_of(text: &str) -> String {
+    let digest = sha256_hex(text.as_bytes());
+    format!(
+        "{MARK} and replaces it until somebody changes it: {} -->\n",
+        &digest[..16]
+    )
 }
 
 /// The card's text.
@@ -34,13 +58,14 @@ pub(crate) fn model_card(plan: &AdapterPlan) -> String {
         ));
     }
     text.push_str("- lora\n- transformers\n---\n");
-    text.push_str(TITLE);
+    text.push_str("\n# LoRA adapter\n\n");
     text.push_str(&facts(plan));
     text.push_str(&usage(base));
     text.push_str(&format!(
-        "### Framework versions\n\n- PEFT {PEFT_VERSION}\n"
+        "### Framework versions\n\n- PEFT {PEFT_VERSION}\n\n"
     ));
-    text
+    let mark = mark_of(&text);
+    text + &mark
 }
 
 fn facts(plan: &AdapterPlan) -> String {
@@ -72,7 +97,7 @@ fn facts(plan: &AdapterPlan) -> String {
         rows.push(format!("| modules_to_save | `{}` |", saved.join("`, `")));
     }
     format!(
-        "{TABLE}{}\n\n{}\n\n",
+        "| | |\n|---|---|\n{}\n\n{}\n\n",
         rows.join("\n"),
         plan.trainable_line()
     )
@@ -96,4 +121,19 @@ fn yaml(text: &str) -> String {
         return text.to_owned();
     }
     serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_ours, mark_of};
+
+    #[test]
+    fn a_card_is_ours_until_somebody_changes_it() {
+        let text = "---\ntags:\n---\n\n# LoRA adapter\n\n";
+        let card = text.to_owned() + &mark_of(text);
+        assert!(is_ours(&card));
+        assert!(!is_ours(&card.replace("LoRA", "My")));
+        assert!(!is_ours(&format!("{card}Made in May.\n")));
+        assert!(!is_ours(text) && !is_ours(""));
+    }
 }

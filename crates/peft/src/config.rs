@@ -47,7 +47,7 @@ pub fn check_supported(config: &LoraConfig) -> Result<()> {
         });
     }
     check_counts(config)?;
-    check_init(&config.init_lora_weights, &PLAIN_INITS)
+    check_init(&config.init_lora_weights)
 }
 
 /// Time is entries times modules: a stranger's file must not take minutes.
@@ -84,17 +84,23 @@ fn is_init(config: &LoraConfig, name: &str) -> bool {
     matches!(&config.init_lora_weights, InitLoraWeights::Named(named) if named == name)
 }
 
-/// Refuses first values that are not drawn here, though an adapter that was trained from them is read.
+/// Refuses first values that are not drawn here, though an adapter that was trained from them is read; what is not even
+/// read, [`check_supported`] refuses.
 ///
 /// # Errors
-/// [`PeftError::Unsupported`].
+/// [`PeftError::NotDrawn`].
 pub fn check_fresh(config: &LoraConfig) -> Result<()> {
-    check_init(&config.init_lora_weights, &["gaussian"])
+    match &config.init_lora_weights {
+        InitLoraWeights::Named(name) if name != "gaussian" && PLAIN_INITS.contains(&&**name) => {
+            Err(PeftError::NotDrawn { name: name.clone() })
+        }
+        _ => Ok(()),
+    }
 }
 
-fn check_init(init: &InitLoraWeights, allowed: &[&str]) -> Result<()> {
+fn check_init(init: &InitLoraWeights) -> Result<()> {
     match init {
-        InitLoraWeights::Named(name) if !allowed.contains(&name.as_str()) => {
+        InitLoraWeights::Named(name) if !PLAIN_INITS.contains(&name.as_str()) => {
             Err(PeftError::Unsupported {
                 key: "init_lora_weights",
                 found: format!("{name} (use true, false or gaussian)"),

@@ -37,6 +37,8 @@ pub enum PeftError {
     NotLinear { path: String, class: String },
     #[error("`{key}` is not supported here: {found}")]
     Unsupported { key: &'static str, found: String },
+    #[error("`init_lora_weights` is `{name}`, whose first values are not drawn here")]
+    NotDrawn { name: String },
     #[error("`{key}` has more than {limit} entries: {count}")]
     TooMany {
         key: &'static str,
@@ -187,6 +189,9 @@ impl PeftError {
             Self::Unsupported { .. } => {
                 Some("leave it out for a fresh adapter; one that was trained with it runs in PEFT only".into())
             }
+            Self::NotDrawn { .. } => Some(
+                "use true, false or gaussian; an adapter that PEFT started so can be gone on with".into(),
+            ),
             Self::NoPrompts => Some("give one prompt or more".into()),
             Self::Config(error) => error.hint(),
             Self::Formats(error) => error.hint(),

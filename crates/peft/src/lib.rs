@@ -9,6 +9,7 @@
 mod adapted;
 mod base;
 mod card;
+mod comparison;
 mod condense;
 pub mod config;
 mod defaults;
@@ -30,7 +31,8 @@ mod scaling;
 /// PEFT's `LoraConfig`: fields, defaults and file form.
 pub use formats::adapter_config::AdapterConfig as LoraConfig;
 
-pub use card::CARD_NAME;
+pub use card::{CARD_NAME, may_replace_card};
+pub use comparison::comparable_fields;
 pub use defaults::default_targets;
 pub use error::{Misshapen, PeftError, Result};
 pub use inject::{apply_adapter, get_peft_model, load_adapter};
@@ -41,4 +43,4 @@ pub use merge::{
     merge_folder, merge_weights, merged_config, save_model,
 };
 pub use plan::{AdapterPlan, LoraTarget, PlannedParameter, Role};
-pub use save::{WEIGHTS_NAME, save_adapter, stage_adapter, trained_values};
+pub use save::{WEIGHTS_NAME, planned_config, save_adapter, stage_adapter, trained_values};

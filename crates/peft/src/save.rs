@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use durable::StagedFolder;
+use durable::{Disk, StagedFolder};
 use engine::backend::Backend;
 use formats::adapter_config::{FILE_NAME, OneOrMany};
 use formats::safetensors::{TensorToWrite, write};
@@ -11,9 +11,10 @@ use formats::weights::WeightStore;
 use formats::{Dtype, adapter_config};
 use model::Decoder;
 
+use crate::LoraConfig;
 use crate::adapted::PREFIX;
 use crate::base::origin;
-use crate::card::{CARD_NAME, is_ours, model_card};
+use crate::card::{CARD_NAME, may_replace_card, model_card};
 use crate::error::{PeftError, Result};
 use crate::pattern::Pattern;
 use crate::plan::AdapterPlan;
@@ -24,7 +25,7 @@ use crate::scaling::Scalings;
 pub const WEIGHTS_NAME: &str = "adapter_model.safetensors";
 
 /// Saves a decoder's adapter into a folder: a new one appears whole, in an existing one each file is replaced in
-/// one step and others stay; so does a `README.md` that is not ours.
+/// one step and others stay; so does a `README.md` that somebody else wrote or changed.
 ///
 /// # Errors
 /// As [`stage_adapter`].
@@ -35,7 +36,10 @@ pub fn save_adapter<B: Backend>(
     folder: &Path,
 ) -> Result<()> {
     let mut staged = StagedFolder::beside(folder)?;
-    stage_adapter(decoder, plan, base, &mut staged)?;
+    stage_files(decoder, plan, base, &mut staged)?;
+    if may_replace_card(&Disk::real(), folder) {
+        stage_card(plan, &mut staged)?;
+    }
     staged.publish_over()?;
     Ok(())
 }
@@ -53,8 +57,12 @@ pub fn stage_adapter<B: Backend>(
     base: Option<&WeightStore>,
     staged: &mut StagedFolder,
 ) -> Result<()> {
-    let values = trained_values(decoder, plan)?;
-    stage_files(plan, &values, head_copy(decoder, plan, base)?, staged)
+    stage_files(decoder, plan, base, staged)?;
+    stage_card(plan, staged)
+}
+
+fn stage_card(plan: &AdapterPlan, staged: &mut StagedFolder) -> Result<()> {
+    Ok(staged.write(CARD_NAME, model_card(plan).as_bytes())?)
 }
 
 /// Every planned value, by the decoder's name.
@@ -83,12 +91,15 @@ pub fn trained_values<B: Backend>(
         .collect()
 }
 
-fn stage_files(
+/// What PEFT reads.
+fn stage_files<B: Backend>(
+    decoder: &Decoder<B>,
     plan: &AdapterPlan,
-    values: &BTreeMap<String, Vec<f32>>,
-    head: Option<formats::weights::StoredTensor>,
+    base: Option<&WeightStore>,
     staged: &mut StagedFolder,
 ) -> Result<()> {
+    let values = trained_values(decoder, plan)?;
+    let head = head_copy(decoder, plan, base)?;
     let mut tensors = Vec::new();
     for parameter in &plan.parameters {
         let values = values.get(&parameter.name).map_or(&[][..], Vec::as_slice);
@@ -116,23 +127,24 @@ fn stage_files(
     let mut config = plan.config.clone();
     config.inference_mode = true;
     config.peft_version = Some(adapter_config::PEFT_VERSION.into());
-    let config = if order_counts(plan)? {
-        config.to_json_in_order()
-    } else {
-        config.to_json()
-    };
-    staged.write(FILE_NAME, config.as_bytes())?;
-    if !has_other_card(staged.target_path()) {
-        staged.write(CARD_NAME, model_card(plan).as_bytes())?;
-    }
+    staged.write(FILE_NAME, config_text(&config, plan)?.as_bytes())?;
     Ok(())
 }
 
-/// Whether a card is there that is not ours to replace: a person's, or PEFT's.
-fn has_other_card(folder: &Path) -> bool {
-    let path = folder.join(CARD_NAME);
-    let ours = || durable::read_text_capped(&path, 1 << 20).is_ok_and(|text| is_ours(&text));
-    durable::exists(&path) && !ours()
+/// A plan's configuration as its file has it: patterns in their own order only where that counts.
+///
+/// # Errors
+/// [`PeftError::Pattern`], which a plan's own have not.
+pub fn planned_config(plan: &AdapterPlan) -> Result<String> {
+    config_text(&plan.config, plan)
+}
+
+fn config_text(config: &LoraConfig, plan: &AdapterPlan) -> Result<String> {
+    Ok(if order_counts(plan)? {
+        config.to_json_in_order()
+    } else {
+        config.to_json()
+    })
 }
 
 /// PEFT sorts the keys of what it writes, patterns too, and takes the first one that matches of what it reads: where several

@@ -109,7 +109,8 @@ impl<'a> TextStream<'a> {
     }
 
     fn give(&mut self, text: &str) -> String {
-        let fresh = text.get(self.given..).unwrap_or_default().to_owned();
+        // Bad bytes behind a prompt that ends in byte tokens turn its end into longer characters.
+        let fresh = text[text.ceil_char_boundary(self.given)..].to_owned();
         self.given = self.given.max(text.len());
         fresh
     }

@@ -187,6 +187,28 @@ fn a_stream_behind_a_prompt_gives_what_the_whole_decode_adds() {
     }
 }
 
+/// A bad byte turns the run of byte tokens that it ends into replacement characters, the prompt's last ones too.
+#[test]
+fn a_bad_byte_behind_a_prompt_that_ends_in_byte_tokens_costs_no_text() {
+    let tokenizer = tokenizer("llama_tiny");
+    let id = |token: &str| {
+        tokenizer
+            .token_to_id(token)
+            .expect("it is in the vocabulary")
+    };
+    let prompt = [id("at"), id("<0x0A>")];
+    let mut stream = tokenizer
+        .stream(true)
+        .behind(&prompt)
+        .expect("the prompt decodes");
+    let mut text = String::new();
+    for new in [id("<0xFF>"), id("mill")] {
+        text += &stream.push(new).expect("a known id decodes");
+    }
+    text += &stream.finish().expect("the rest decodes");
+    assert!(text.ends_with("mill"), "{text:?}");
+}
+
 #[test]
 fn saved_tokenizer_opens_again_with_the_same_fingerprint() {
     let folder = tempfile::tempdir().expect("a temporary folder");

@@ -168,7 +168,8 @@ impl<'a> Scan<'a> {
             }
             names.push(name);
         }
-        if let [name] = names.as_slice()
+        let is_quoted = self.bytes.get(self.began(start)) == Some(&b'"');
+        if let ([name], false) = (names.as_slice(), is_quoted)
             && let Some(found) = [';', '\t'].into_iter().find(|mark| name.contains(*mark))
         {
             let path = self.path.to_owned();
