@@ -15,8 +15,8 @@ mod unsaved;
 
 use std::sync::Arc;
 
-use durable::Disk;
 use durable::faults::{Dice, Failure, FaultyFs, Plan, SimFs, Tally};
+use durable::{CheckpointStore, Disk};
 use serde_json::json;
 
 use toy::*;
@@ -38,10 +38,27 @@ fn run_on(sim: &SimFs, plan: Plan) -> (FaultyFs, Ran) {
     (faulty, ran)
 }
 
-/// On the disk as it is now the run must come to the same end as one that was never disturbed.
-fn must_end_the_same(sim: &SimFs, saved: bool, undisturbed: &SimFs, tally: &mut Tally, what: &str) {
+/// The step of the newest checkpoint that verifies, 0 where none does.
+fn newest(sim: &SimFs) -> u64 {
+    let store = CheckpointStore::on(&disk(sim), RUN);
+    store.newest().map_or(0, |newest| newest.checkpoint.step())
+}
+
+/// The disk as it is now has the newest checkpoint that the run called saved, and the run comes to the same end as one
+/// that was never disturbed. The end alone would not tell: from an older checkpoint, or afresh, it is the same.
+fn must_end_the_same(
+    sim: &SimFs,
+    acknowledged: u64,
+    undisturbed: &SimFs,
+    tally: &mut Tally,
+    what: &str,
+) {
+    let found = newest(sim);
+    if found < acknowledged {
+        tally.lose(format!("{what}: told {acknowledged}, found {found}"));
+    }
     let setup = setup();
-    let resumed = if saved || !checkpoints(sim).is_empty() {
+    let resumed = if acknowledged > 0 || !checkpoints(sim).is_empty() {
         setup.resume(sim)
     } else {
         setup.run(&disk(sim), json!({}), Notes::default())
@@ -80,14 +97,9 @@ fn death_at_every_operation_loses_nothing() {
         let sim = SimFs::new();
         let (_, ran) = run_on(&sim, Plan::die(n));
         tally.inject();
-        let saved = ran.notes.saved > 0;
-        must_end_the_same(
-            &sim.after_kill(),
-            saved,
-            &undisturbed,
-            &mut tally,
-            &format!("death at {n}"),
-        );
+        let (acknowledged, what) = (ran.notes.acknowledged(), format!("death at {n}"));
+        let sim = sim.after_kill();
+        must_end_the_same(&sim, acknowledged, &undisturbed, &mut tally, &what);
     }
     finish(1, "death in a run", &tally, 200);
 }
@@ -107,8 +119,11 @@ fn failure_at_every_operation_loses_nothing() {
             if faulty.retried_syncs() > 0 {
                 tally.differ(format!("{what}: a failed sync was tried again"));
             }
-            let saved = ran.notes.saved > 0;
-            must_end_the_same(&sim.after_kill(), saved, &undisturbed, &mut tally, &what);
+            if ran.result.is_ok() && newest(&sim) < 7 {
+                tally.lose(format!("{what}: done, without its last checkpoint"));
+            }
+            let (acknowledged, sim) = (ran.notes.acknowledged(), sim.after_kill());
+            must_end_the_same(&sim, acknowledged, &undisturbed, &mut tally, &what);
         }
     }
     finish(11, "failing storage in a run", &tally, 600);
@@ -137,9 +152,14 @@ fn short_and_interrupted_calls_change_nothing() {
 /// B15: power is cut at any moment; what was not synced is lost or torn.
 #[test]
 fn power_loss_at_any_moment_loses_nothing() {
-    let (undisturbed, ran) = setup().fresh();
+    let undisturbed = SimFs::new();
+    let notes = Notes {
+        journal_of: Some(undisturbed.clone()),
+        ..Notes::default()
+    };
+    let ran = setup().run(&disk(&undisturbed), json!({}), notes);
     ran.result.unwrap();
-    let mut tally = Tally::new();
+    let (mut tally, mut told) = (Tally::new(), [0; 8]);
     let mut dice = Dice::new(20);
     let moments = undisturbed.journal_len();
     // Every moment, each time with other dice.
@@ -148,9 +168,13 @@ fn power_loss_at_any_moment_loses_nothing() {
             let sim = undisturbed.after_power_loss(moment, &mut dice);
             tally.inject();
             let what = format!("power loss at {moment}, round {round}");
-            must_end_the_same(&sim, false, &undisturbed, &mut tally, &what);
+            let acknowledged = ran.notes.acknowledged_before(moment);
+            told[acknowledged as usize] += 1;
+            must_end_the_same(&sim, acknowledged, &undisturbed, &mut tally, &what);
         }
     }
+    let asked = [0, 2, 4, 6, 7].map(|step| told[step]);
+    assert!(asked.iter().all(|&cuts| cuts > 0), "{asked:?}");
     finish(15, "power loss in a run", &tally, 1000);
 }
 
@@ -161,8 +185,8 @@ fn chains_of_deaths_end_the_same() {
     let mut tally = Tally::new();
     let mut dice = Dice::new(7);
     for chain in 0..30 {
-        let mut sim = SimFs::new();
-        for _ in 0..5 {
+        let (mut sim, mut acknowledged) = (SimFs::new(), 0);
+        for depth in 0..5 {
             let faulty = FaultyFs::on_sim(&sim, Plan::die(dice.below(260) as u64));
             let disk = Disk::with(Arc::new(faulty));
             let more = if checkpoints(&sim).is_empty() {
@@ -170,17 +194,16 @@ fn chains_of_deaths_end_the_same() {
             } else {
                 json!({"resume_from_checkpoint": "latest"})
             };
-            let _ = setup().run(&disk, more, Notes::default());
+            let ran = setup().run(&disk, more, Notes::default());
             tally.inject();
             sim = sim.after_kill();
+            acknowledged = acknowledged.max(ran.notes.acknowledged());
+            if newest(&sim) < acknowledged {
+                tally.lose(format!("chain {chain}, {depth} deep: told {acknowledged}"));
+            }
         }
-        must_end_the_same(
-            &sim,
-            false,
-            &undisturbed,
-            &mut tally,
-            &format!("chain {chain}"),
-        );
+        let what = format!("chain {chain}");
+        must_end_the_same(&sim, acknowledged, &undisturbed, &mut tally, &what);
     }
     finish(4, "chains of deaths", &tally, 150);
 }

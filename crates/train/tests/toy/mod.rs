@@ -249,12 +249,34 @@ pub struct Notes {
     pub skipped: Vec<String>,
     pub removed: Vec<PathBuf>,
     pub evaluations: usize,
-    pub saved: usize,
+    /// The step of each checkpoint that was called saved, and the moment of `journal_of` then.
+    pub saved: Vec<(u64, usize)>,
+    /// The disk of the run, where a test asks for moments.
+    pub journal_of: Option<SimFs>,
     pub stop: StopFlag,
     pub stop_after: Option<u64>,
     pub stop_in_evaluation: Option<usize>,
     /// Removes each checkpoint as soon as it is saved, as another program might.
     pub remove_saved: Option<Disk>,
+}
+
+impl Notes {
+    /// The newest step that was called saved, 0 where none was.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged_before(usize::MAX)
+    }
+
+    /// The same, of those called saved at or before a moment of the journal.
+    pub fn acknowledged_before(&self, moment: usize) -> u64 {
+        let before = self.saved.iter().filter(|(_, at)| *at <= moment);
+        before.map(|(step, _)| *step).max().unwrap_or(0)
+    }
+}
+
+/// Of a checkpoint's folder.
+fn step_of(path: &Path) -> u64 {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    name.strip_prefix("checkpoint-").unwrap().parse().unwrap()
 }
 
 impl Observer for Notes {
@@ -271,7 +293,8 @@ impl Observer for Notes {
             Event::Skipped { reason, .. } => self.skipped.push(reason.to_owned()),
             Event::Removed(path) => self.removed.push(path.to_owned()),
             Event::Saved { path, .. } => {
-                self.saved += 1;
+                let moment = self.journal_of.as_ref().map_or(0, SimFs::journal_len);
+                self.saved.push((step_of(path), moment));
                 if let Some(disk) = &self.remove_saved {
                     disk.remove_folder(path).unwrap();
                 }
