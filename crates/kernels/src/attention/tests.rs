@@ -52,6 +52,19 @@ fn both(context: &Context, shape: &Shape<'_>, segments: &[Segment], tokens: usiz
 
 fn run(context: &Context, shape: &Shape<'_>, segments: &[Segment], qkv: &[f32]) -> Results {
     let width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim + 2;
+    let outs = shape.heads * shape.head_dim;
+    let dout = random(qkv.len() / width * outs, 2);
+    run_with(context, shape, segments, qkv, &dout)
+}
+
+fn run_with(
+    context: &Context,
+    shape: &Shape<'_>,
+    segments: &[Segment],
+    qkv: &[f32],
+    dout: &[f32],
+) -> Results {
+    let width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim + 2;
     let tokens = qkv.len() / width;
     let qkv = Mat::dense(qkv, tokens, width);
     let outs = shape.heads * shape.head_dim;
@@ -63,14 +76,13 @@ fn run(context: &Context, shape: &Shape<'_>, segments: &[Segment], qkv: &[f32]) 
         segments,
         MatMut::dense(&mut out, tokens, outs),
     );
-    let dout = random(tokens * outs, 2);
     let mut dqkv = vec![9.0; tokens * width];
     backward(
         context,
         shape,
         qkv,
         segments,
-        Mat::dense(&dout, tokens, outs),
+        Mat::dense(dout, tokens, outs),
         MatMut::dense(&mut dqkv, tokens, width),
     );
     Results { out, dqkv }
@@ -203,43 +215,55 @@ fn a_shared_prefix_gives_the_bits_of_rows_that_repeat_it() {
     }
 }
 
+/// Of the rows that repeat the prefix, a row of each shared token; the second prefix stands at 34 to 55.
+fn apart() -> impl Iterator<Item = (usize, usize)> {
+    (0..34).zip(0..34).chain((34..43).zip(55..64))
+}
+
 fn shares_a_prefix(shape: &Shape<'_>) {
     let context = Context::new(Some(2), None);
     let width = 4 * 24 + 2;
     let prefix = Some((0, 21));
-    let shared = [
-        own(0, 21),
-        Segment {
-            start: 21,
-            len: 13,
-            prefix,
-        },
-        Segment {
-            start: 34,
-            len: 9,
-            prefix,
-        },
-    ];
-    let results = both(&context, shape, &shared, 43);
-    let qkv = random(43 * width, 1);
-    let repeated: Vec<f32> = [0..34, 0..21, 34..43]
-        .into_iter()
-        .flat_map(|rows| qkv[rows.start * width..rows.end * width].to_vec())
-        .collect();
-    let mut out = vec![0.0; 64 * 48];
-    let mat = Mat::dense(&repeated, 64, width);
-    forward(
+    let behind = |start, len| Segment { start, len, prefix };
+    let shared = [own(0, 21), behind(21, 13), behind(34, 9)];
+    let (qkv, dout) = (random(43 * width, 1), random(43 * 48, 2));
+    let want = run_with(&context, shape, &shared, &qkv, &dout);
+    let repeat = |x: &[f32], cols: usize| -> Vec<f32> {
+        let rows = [0..34, 0..21, 34..43].into_iter();
+        rows.flat_map(|rows| x[rows.start * cols..rows.end * cols].to_vec())
+            .collect()
+    };
+    let mut dout_repeated = repeat(&dout, 48);
+    // The prefix's own gradient comes in once.
+    dout_repeated[34 * 48..55 * 48].fill(0.0);
+    let segments = [own(0, 34), own(34, 30)];
+    let got = run_with(
         &context,
         shape,
-        mat,
-        &[own(0, 34), own(34, 30)],
-        MatMut::dense(&mut out, 64, 48),
+        &segments,
+        &repeat(&qkv, width),
+        &dout_repeated,
     );
-    // Blocks of queries start elsewhere, which changes no query's own order of sums.
-    for (shared, apart) in (0..34).zip(0..34).chain((34..43).zip(55..64)) {
-        for c in 0..48 {
-            let (a, b) = (results.out[shared * 48 + c], out[apart * 48 + c]);
-            assert!((a - b).abs() <= 1e-6, "token {shared}: {a} {b}");
+    for (shared, apart) in apart() {
+        let of = |x: &[f32], row: usize| bits(&x[row * 48..(row + 1) * 48]);
+        assert_eq!(of(&want.out, shared), of(&got.out, apart), "token {shared}");
+    }
+    // Keys and values of the prefix have the sum of both rows' gradients, in another order.
+    for (shared, apart) in apart() {
+        for c in 1..width - 1 {
+            let again = if shared < 21 {
+                got.dqkv[(34 + shared) * width + c]
+            } else {
+                0.0
+            };
+            let (a, b) = (
+                want.dqkv[shared * width + c],
+                got.dqkv[apart * width + c] + again,
+            );
+            assert!(
+                (a - b).abs() <= 1e-5,
+                "gradient of token {shared}, column {c}: {a} {b}"
+            );
         }
     }
 }

@@ -125,10 +125,6 @@ impl Case {
     }
 
     fn run(&self, ctx: &Context) -> Vec<f32> {
-        self.run_on(ctx, self.x(), self.w())
-    }
-
-    fn run_on(&self, ctx: &Context, x: Mat<'_>, w: Stored<'_>) -> Vec<f32> {
         let mut data = self.y.clone();
         let y = MatMut {
             data: &mut data,
@@ -136,7 +132,7 @@ impl Case {
             rows: self.m,
             cols: self.n,
         };
-        let bias = self.bias.as_deref();
+        let (x, w, bias) = (self.x(), self.w(), self.bias.as_deref());
         gemm(ctx, x, w, self.product, bias, y, self.add, self.precision);
         data
     }

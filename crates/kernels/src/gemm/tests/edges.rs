@@ -1,7 +1,7 @@
 //! What lies beyond an operand is neither read nor written, and shapes that do not fit are refused.
 
 use super::{Case, products};
-use crate::gemm::{Mat, MatMut, Precision, Product, gemm_group};
+use crate::gemm::{Mat, MatMut, Precision, Product, gemm, gemm_group};
 use crate::{Context, Isa, Stored, StoredDtype};
 use proptest::prelude::*;
 
@@ -39,10 +39,17 @@ impl BeforeAbyss {
 
     fn bytes(&self) -> &[u8] {
         // SAFETY: as `new` laid it out.
-        unsafe {
-            let start = self.map.add(self.pages * Self::PAGE - self.len);
-            std::slice::from_raw_parts(start, self.len)
-        }
+        unsafe { std::slice::from_raw_parts(self.start(), self.len) }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as `new` laid it out, and nobody else looks at it.
+        unsafe { std::slice::from_raw_parts_mut(self.start(), self.len) }
+    }
+
+    fn start(&self) -> *mut u8 {
+        // SAFETY: within the mapping.
+        unsafe { self.map.add(self.pages * Self::PAGE - self.len) }
     }
 }
 
@@ -58,21 +65,28 @@ impl Drop for BeforeAbyss {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(80))]
 
-    /// A mapped file may end with its last page: a read beyond it would end the process.
+    /// A mapped file may end with its last page: a read beyond it would end the process. Bias and result end so too.
     #[test]
-    fn nothing_is_read_behind_a_matrix_or_its_rows(
+    fn nothing_is_touched_behind_a_matrix_or_its_rows(
         m in 1usize..60, k in 1usize..140, n in 1usize..110, seed: u64, kind in products(),
     ) {
         let case = Case::new((m, k, n), seed, 0, kind);
-        let used = (m - 1) * case.x_stride + k;
+        let (used, used_y) = ((m - 1) * case.x_stride + k, (m - 1) * case.y_stride + n);
         let x = BeforeAbyss::new(bytemuck::cast_slice(&case.x[..used]));
         let w = BeforeAbyss::new(&case.bytes[1..]);
         let x = Mat { data: bytemuck::cast_slice(x.bytes()), ..case.x() };
         let w = Stored { bytes: w.bytes(), ..case.w() };
+        let bias = case.bias.as_ref().map(|bias| BeforeAbyss::new(bytemuck::cast_slice(bias)));
+        let bias = bias.as_ref().map(|bias| bytemuck::cast_slice(bias.bytes()));
         for isa in Isa::available() {
             for threads in [1, 2] {
                 let ctx = Context::new(Some(threads), Some(isa));
-                prop_assert!(case.run_on(&ctx, x, w) == case.run(&ctx), "{:?}", isa);
+                let mut y = BeforeAbyss::new(bytemuck::cast_slice(&case.y[..used_y]));
+                let data = bytemuck::cast_slice_mut(y.bytes_mut());
+                let to = MatMut { data, stride: case.y_stride, rows: m, cols: n };
+                gemm(&ctx, x, w, case.product, bias, to, case.add, case.precision);
+                let got: &[f32] = bytemuck::cast_slice(y.bytes());
+                prop_assert!(got == &case.run(&ctx)[..used_y], "{:?}", isa);
             }
         }
     }
