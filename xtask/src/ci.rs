@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use kernels::Isa;
 
 use crate::faults::FaultArgs;
+use crate::parity::places;
 use crate::run::{program, root, run};
 
 pub(crate) fn ci() -> Result<()> {
@@ -26,6 +27,7 @@ pub(crate) fn ci() -> Result<()> {
         run(&mut program("bash", &["-c", command]))?;
     }
     println!("\n{}", instruction_sets(&Isa::available()));
+    println!("{}", real_files(places::shared_inputs().is_ok()));
     // Last, because its last line is the gate's: how many faults were injected, lost, different.
     crate::faults::faults(&FaultArgs::default())
 }
@@ -65,6 +67,15 @@ fn instruction_sets(tested: &[Isa]) -> String {
         text += &format!("; not on this machine: {}", names(&missing));
     }
     text
+}
+
+/// Tests on real files pass without them, and say so where few look.
+fn real_files(are_there: bool) -> &'static str {
+    if are_there {
+        "real files: found, the tests on them ran"
+    } else {
+        "real files: none (LOWRANK_SHARED_INPUTS), the tests on them were skipped"
+    }
 }
 
 #[cfg(test)]
