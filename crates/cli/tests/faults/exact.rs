@@ -1,5 +1,7 @@
 //! D33 to D36, D42: a resumed run, another number of threads and a second run give the same bytes; odd rows are counted.
 
+use std::os::unix::process::ExitStatusExt;
+
 use durable::faults::Tally;
 
 use crate::run::*;
@@ -92,6 +94,11 @@ fn threads_and_repetition_change_no_byte() {
     finish(35, "the same command twice", &again, 10);
 }
 
+fn saves_told(told: &Told) -> u64 {
+    let saves = told.lines.iter().filter(|line| line.starts_with("saved `"));
+    saves.count() as u64
+}
+
 /// How long evaluations took stands in files of which others hold digests and sizes.
 fn comparable(mut files: Contents) -> Contents {
     files
@@ -113,17 +120,12 @@ fn schedule_early_stop_and_best_metric_go_on() {
         let told = world.must(&line("run", &rest));
         let whole = comparable(contents(&world.path("run")));
         std::fs::remove_dir_all(world.path("run")).unwrap();
-        let saves = told
-            .lines
-            .iter()
-            .filter(|line| line.starts_with("saved `"))
-            .count() as u64;
-        for nth in (0..saves).step_by(reach(5, 1, 1) as usize) {
-            let path = world.path("run");
-            let _ = follow(
-                world.trapped(&line("run", &rest), &format!("abort Published {nth}")),
-                |_, _| {},
-            );
+        for nth in (0..saves_told(&told)).step_by(reach(5, 1, 1) as usize) {
+            let (path, trap) = (world.path("run"), format!("abort Published {nth}"));
+            let told = follow(world.trapped(&line("run", &rest), &trap), |_, _| {});
+            // Each save is a checkpoint's; the line that tells of it comes behind the trap.
+            let died = told.status.signal() == Some(6) && saves_told(&told) == nth;
+            assert!(died, "{trap}: {:?}: {}", told.status, told.text());
             tally.inject();
             let told = follow(
                 world.command(&line("run", &format!("{rest} {}", going_on(&path)))),
