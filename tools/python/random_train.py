@@ -57,8 +57,9 @@ def our_state(folder):
 def compare_runs(run):
     """Logs and trained weights; where they are not near enough, again beside how far the Trainer's own rounding takes it."""
     theirs, ours = run.state.log_history, our_state(run.place / "ours")["log_history"]
+    mixed = is_mixed(run.case["train"])
     if run.masked:
-        compare_logs(run.found, before_masked(run, theirs), before_masked(run, ours))
+        compare_logs(run.found, before_masked(run, theirs), before_masked(run, ours), mixed=mixed)
         run.found.differs("an update without a label", "moves", "does not", "masked update")
         raise Ended("agree")
     run.model.save_pretrained(run.place / "theirs")
@@ -66,14 +67,14 @@ def compare_runs(run):
     compare_keys(run.found, "trained adapter", *tensors)
     rate = run.case["train"]["learning_rate"]
     strict = Findings()
-    compare_logs(strict, theirs, ours)
+    compare_logs(strict, theirs, ours, mixed=mixed)
     compare_weights(strict, *tensors, rate)
     if strict.differences:
         arguments = (run.theirs, run.values, run.rows, run.eval_rows, run.tokenizer)
         log, model = random_trainer.train_again(run.case, *arguments)
         model.save_pretrained(run.place / "again")
         strict = Findings()
-        compare_logs(strict, theirs, ours, log)
+        compare_logs(strict, theirs, ours, log, mixed)
         compare_weights(strict, *tensors, rate, load_file(run.place / "again" / WEIGHTS))
     run.found.differences += strict.differences
     run.found.known |= strict.known
@@ -121,4 +122,4 @@ def compare_state(run, name, theirs, ours):
         left.pop("logging_steps")  # without effect then, and kept as given on one side only
         right.pop("logging_steps")
     rest = [{key: value for key, value in state.items() if key not in ELSEWHERE} for state in (left, right)]
-    run.found.equal_maps(f"{name}: trainer_state.json", *rest, known)
+    run.found.equal_maps(f"{name}: trainer_state.json", *rest)
