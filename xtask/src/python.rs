@@ -21,7 +21,7 @@ pub(crate) fn interpreter() -> Result<PathBuf> {
     if !python.is_file() {
         run(&mut program("python3", &["-m", "venv", ".venv"]))?;
     }
-    let requirements = std::fs::read_to_string(root().join(REQUIREMENTS)).context(REQUIREMENTS)?;
+    let requirements = requirements()?;
     if !is_installed(&environment, &requirements) {
         run(&mut program(
             &python.to_string_lossy(),
@@ -32,22 +32,44 @@ pub(crate) fn interpreter() -> Result<PathBuf> {
     Ok(python)
 }
 
+/// What the environment is to have.
+pub(crate) fn requirements() -> Result<String> {
+    std::fs::read_to_string(root().join(REQUIREMENTS)).context(REQUIREMENTS)
+}
+
 fn is_installed(environment: &Path, requirements: &str) -> bool {
     let installed = std::fs::read_to_string(environment.join(INSTALLED));
     installed.is_ok_and(|installed| installed == requirements)
 }
 
+/// What writes `goldens`, in an order in which each finds what it reads.
+const GOLDENS: [&str; 5] = [
+    "tools/python/make_goldens.py",
+    "tools/python/make_peft_goldens.py",
+    "tools/python/make_small_goldens.py",
+    "tools/python/make_trainer_goldens.py",
+    "goldens/peft_rules/make.py",
+];
+
 /// Makes the golden files again.
 pub(crate) fn goldens() -> Result<()> {
     let python = interpreter()?;
-    let script = "tools/python/make_goldens.py";
-    run(program(&python.to_string_lossy(), &[script]).env("PYTHONHASHSEED", "0"))?;
+    for script in GOLDENS {
+        run(program(&python.to_string_lossy(), &[script]).env("PYTHONHASHSEED", "0"))?;
+    }
     run(&mut program("git", &["diff", "--stat", "--", "goldens"]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_script_of_the_goldens_is_there() {
+        for script in GOLDENS {
+            assert!(root().join(script).is_file(), "{script}");
+        }
+    }
 
     #[test]
     fn requirements_are_installed_where_the_environment_holds_them_word_for_word() {
