@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-/// What is compared, and how far apart it may be (absolute).
+/// What is compared, and how far apart it may be (absolute). Both sides compute in f32: the most that was measured is
+/// 1.9e-5 of a loss and 1.7e-5 of a norm (docs/EVIDENCE.md), and another machine may round otherwise.
 const COLUMNS: [(&str, f64); 4] = [
-    ("loss", 1e-3),
-    // The norm of all gradients: what a loss that agrees to 1e-3 cannot show.
-    ("grad_norm", 5e-3),
+    ("loss", 1e-4),
+    // The norm of all gradients: what a loss that agrees cannot show.
+    ("grad_norm", 1e-4),
     ("learning_rate", 1e-12),
     ("epoch", 1e-9),
 ];
@@ -108,10 +109,10 @@ mod tests {
 
     #[test]
     fn the_largest_gap_counts_and_the_summary_does_not() {
-        let overlay = Overlay::new(&log(1.5), &log(1.5009)).unwrap();
+        let overlay = Overlay::new(&log(1.5), &log(1.50009)).unwrap();
         assert_eq!((overlay.updates, overlay.losses), (2, (2.5, 1.5)));
         assert!(overlay.complaints().is_empty());
-        let overlay = Overlay::new(&log(1.5), &log(1.502)).unwrap();
+        let overlay = Overlay::new(&log(1.5), &log(1.5002)).unwrap();
         assert_eq!(overlay.complaints().len(), 1);
         assert!(
             Overlay::new(&log(f64::NAN), &log(1.5)).is_err(),

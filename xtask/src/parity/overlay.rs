@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::compare::Overlay;
 use super::places::{name_of, shared_inputs, smollm2, stories, work_folder};
 use super::sides::{build, clear, quietly, read_json, say, script, start_adapter, versions};
+use crate::python::requirements;
 
 /// Lays a training run of ours over one of PEFT and the Trainer, step by step.
 #[derive(Args)]
@@ -84,11 +85,6 @@ fn pair(
 ) -> Result<Vec<String>> {
     let place = work_folder("parity")?.join(name);
     std::fs::create_dir_all(&place)?;
-    let start = place.join("start");
-    if args.again || !start.join("adapter_config.json").is_file() {
-        clear(&start)?;
-        start_adapter(model, &start, None)?;
-    }
     let theirs = their_run(args, &place, model, dataset)?;
     let log = our_run(args, ours, &place, model, dataset)?;
     let overlay = Overlay::new(&log, &theirs["log"])?;
@@ -116,18 +112,37 @@ fn pair(
     Ok(complaints)
 }
 
+/// All that PEFT's run hangs on, as text: the folder is named by the last parts of the paths alone.
+fn asked_of_theirs(args: &ParityArgs, model: &Path, dataset: &Path) -> Result<String> {
+    let asked = json!({
+        "model": std::path::absolute(model)?,
+        "dataset": std::path::absolute(dataset)?,
+        "updates": args.updates,
+        "learning_rate": args.learning_rate,
+        "max_length": MAX_LENGTH,
+        "new_tokens": NEW_TOKENS,
+        "prompts": prompts()?,
+        "requirements": requirements()?,
+    });
+    Ok(serde_json::to_string_pretty(&asked)?)
+}
+
+/// The start adapter and PEFT's run from it, made where they are not there yet.
 fn their_run(args: &ParityArgs, place: &Path, model: &Path, dataset: &Path) -> Result<Value> {
-    let out = place.join("theirs.json");
-    if !args.again && out.is_file() {
-        let found = read_json(&out)?;
-        let settings = &found["settings"];
-        let is_same = settings["max_steps"] == json!(args.updates)
-            && settings["learning_rate"] == json!(args.learning_rate);
-        if is_same {
-            eprintln!("PEFT's run is there: {}", out.display());
-            return Ok(found);
-        }
+    let (out, mark) = (place.join("theirs.json"), place.join("asked.json"));
+    let asked = asked_of_theirs(args, model, dataset)?;
+    let is_same = std::fs::read_to_string(&mark).is_ok_and(|found| found == asked);
+    if !args.again && is_same && out.is_file() {
+        eprintln!("PEFT's run is there: {}", out.display());
+        return read_json(&out);
     }
+    // Written again behind the run: what is there is the mark that all of it is.
+    if mark.exists() {
+        std::fs::remove_file(&mark)?;
+    }
+    let start = place.join("start");
+    clear(&start)?;
+    start_adapter(model, &start, None)?;
     eprintln!("PEFT and the Trainer train: {}", place.display());
     let mut command = script("parity_train")?;
     command
@@ -150,6 +165,7 @@ fn their_run(args: &ParityArgs, place: &Path, model: &Path, dataset: &Path) -> R
         &format!("learning_rate={}", args.learning_rate),
     ]);
     quietly(&mut command, &place.join("theirs.log"))?;
+    std::fs::write(&mark, asked)?;
     read_json(&out)
 }
 
