@@ -1,7 +1,7 @@
 //! A deterministic mutator for fuzz targets: stable and offline. `cargo fuzz` calls the same targets.
 //!
 //! A target runs for some seconds; `LOWRANK_FUZZ_SECONDS` says for how many, and then its rounds are no end. Mutants are
-//! numbered, so that one that fails is made again by its number.
+//! numbered, so that one that fails is made again by its number. A target that is given no time for a single one fails.
 
 use std::panic::{RefUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::hostile::{SLACK_BYTES, peak_of, turn};
 use crate::repository_root;
 
-/// Seconds of a target where nothing else is asked for: twelve targets are a minute.
+/// Seconds of a target where nothing else is asked for: fifteen targets are a minute and a quarter at most.
 const SECONDS: u64 = 5;
 const VARIABLE: &str = "LOWRANK_FUZZ_SECONDS";
 
@@ -27,6 +27,14 @@ impl Random {
     fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit.max(1) as u64) as usize
     }
+}
+
+/// Seconds asked for. A word that is no number is refused: nobody would see that it counts for nothing.
+fn asked_seconds() -> Option<u64> {
+    let text = std::env::var_os(VARIABLE)?;
+    let text = text.to_string_lossy();
+    let seconds = text.parse();
+    Some(seconds.unwrap_or_else(|_| panic!("{VARIABLE} is no number of seconds: `{text}`")))
 }
 
 /// What to run a target on.
@@ -50,12 +58,11 @@ impl Mutation<'_> {
     ///
     /// # Panics
     /// Where the target panics, takes too long, or allocates more than twice its input and 64 MiB (seen only where
-    /// [`crate::PeakAlloc`] is the program's allocator), with the mutant's number and bytes.
+    /// [`crate::PeakAlloc`] is the program's allocator), with the mutant's number and bytes. Where no mutant was tried, the
+    /// seconds asked for are no number, or `corpus` names no program of `fuzz/fuzz_targets`.
     pub fn run(&self, target: impl Fn(&[u8]) + RefUnwindSafe) {
         let _turn = turn();
-        let asked = std::env::var(VARIABLE)
-            .ok()
-            .and_then(|text| text.parse().ok());
+        let asked = asked_seconds();
         let (seconds, rounds) = (
             asked.unwrap_or(SECONDS),
             if asked.is_some() {
@@ -75,6 +82,7 @@ impl Mutation<'_> {
             self.try_one(&format!("mutant {round}"), &mutant, &target);
             round += 1;
         }
+        assert!(round > 0, "{}: no mutant was tried", self.name);
         println!(
             "fuzz {}: {round} mutants in {:.1} s",
             self.name,
@@ -103,9 +111,18 @@ impl Mutation<'_> {
         );
     }
 
-    /// What failed before, in the order of its names.
+    /// What failed before, in the order of its names. A target that never failed has no folder.
     fn kept(&self) -> Vec<Vec<u8>> {
-        let folder = repository_root().join("fuzz/corpus").join(self.corpus);
+        let fuzz = repository_root().join("fuzz");
+        // Under a name that is not the target's, nothing would ever be found.
+        let program = fuzz.join("fuzz_targets").join(self.corpus);
+        assert!(
+            program.with_extension("rs").is_file(),
+            "{}: no fuzz target `{}`",
+            self.name,
+            self.corpus
+        );
+        let folder = fuzz.join("corpus").join(self.corpus);
         let files = std::fs::read_dir(folder).into_iter().flatten();
         let mut paths: Vec<_> = files.filter_map(|file| Some(file.ok()?.path())).collect();
         // `cargo fuzz` puts what it finds beside them, by its digest.
