@@ -1,4 +1,4 @@
-//! Against what the Python stack wrote: schedules, and whole runs of the Trainer on tiny models.
+//! Against what the Python stack wrote: schedules, and whole runs of the Trainer on tiny models, on both engines.
 
 #![allow(clippy::disallowed_methods, reason = "tests look at what was written")]
 
@@ -7,7 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use durable::{Disk, StagedFolder};
+use engine::backend::Backend;
+use engine::cpu::Cpu;
 use engine::reference::Reference;
+use engine::shapes::ComputeDtype;
 use formats::Dtype;
 use formats::hf_config::HfConfig;
 use formats::safetensors::{TensorToWrite, write};
@@ -52,23 +55,15 @@ fn every_rate_of_every_schedule_is_that_of_transformers() {
 /// The deltas of a decoder as plain tensors.
 struct Deltas;
 
-impl ModelFiles<Reference> for Deltas {
-    fn save(
-        &self,
-        decoder: &Decoder<Reference>,
-        folder: &mut StagedFolder,
-    ) -> Result<(), TrainError> {
-        let bytes = |values: &[f32]| {
+impl<B: Backend> ModelFiles<B> for Deltas {
+    fn save(&self, decoder: &Decoder<B>, folder: &mut StagedFolder) -> Result<(), TrainError> {
+        let bytes = |values: Vec<f32>| {
             values
                 .iter()
                 .flat_map(|value| value.to_le_bytes())
                 .collect()
         };
-        let all: Vec<Vec<u8>> = decoder
-            .trainable()
-            .iter()
-            .map(|parameter| bytes(&parameter.value))
-            .collect();
+        let all: Vec<Vec<u8>> = values(decoder).into_iter().map(bytes).collect();
         let tensors = decoder
             .trainable()
             .iter()
@@ -81,7 +76,7 @@ impl ModelFiles<Reference> for Deltas {
         Ok(file.finish()?)
     }
 
-    fn load(&self, decoder: &mut Decoder<Reference>, folder: &Path) -> Result<(), TrainError> {
+    fn load(&self, decoder: &mut Decoder<B>, folder: &Path) -> Result<(), TrainError> {
         let stored = WeightStore::open_file(&folder.join("deltas.safetensors"))?;
         for tensor in stored.iter() {
             decoder.set_values(&tensor.name, &tensor.to_f32().unwrap())?;
@@ -120,15 +115,27 @@ impl Observer for Log {
     }
 }
 
+/// Of each trained parameter, in their order.
+fn values<B: Backend>(decoder: &Decoder<B>) -> Vec<Vec<f32>> {
+    let download = |buffer| decoder.backend().download(buffer).unwrap();
+    let trainable = decoder.trainable().iter();
+    trainable
+        .map(|parameter| download(&parameter.value))
+        .collect()
+}
+
+fn cpu() -> Arc<Cpu> {
+    Arc::new(Cpu::new(Some(2), ComputeDtype::F32, None))
+}
+
 /// A golden's model with its start adapter, and its parameters without embeddings.
-fn decoder(case: &testkit::Golden) -> (Decoder<Reference>, u64) {
+fn decoder<B: Backend>(backend: Arc<B>, case: &testkit::Golden) -> (Decoder<B>, u64) {
     let config = HfConfig::open_file(&case.path("config")).unwrap();
     let (spec, tree) = (
         decoder_spec(&config).unwrap(),
         module_tree(&config).unwrap(),
     );
     let weights = WeightStore::open(&case.path("model")).unwrap();
-    let backend = Arc::new(Reference::default());
     let mut decoder = Decoder::load(backend, spec, &weights).unwrap();
     let adapter = case.path("adapter");
     let plan = peft::load_adapter(&mut decoder, &tree, &adapter, Some(&weights)).unwrap();
@@ -157,6 +164,11 @@ fn arguments(asked: &Value, output_dir: &Path) -> TrainingArguments {
 
 #[test]
 fn runs_of_the_trainer_are_followed_in_every_entry_of_their_logs() {
+    follow_runs(&Arc::new(Reference::default()));
+    follow_runs(&cpu());
+}
+
+fn follow_runs<B: Backend>(backend: &Arc<B>) {
     let case = golden("llama/attention");
     let runs = testkit::read_json(&testkit::goldens().join("trainer/runs.json"));
     let finals =
@@ -183,7 +195,7 @@ fn runs_of_the_trainer_are_followed_in_every_entry_of_their_logs() {
             run["num_train_epochs"].as_u64().unwrap(),
             "{name}"
         );
-        let (mut decoder, num_parameters) = decoder(&case);
+        let (mut decoder, num_parameters) = decoder(Arc::clone(backend), &case);
         let (mut log, files) = (Log::default(), Deltas);
         let mut learner = DecoderLearner {
             decoder: &mut decoder,
@@ -231,13 +243,13 @@ fn names(entry: &Value) -> BTreeSet<&str> {
     names.filter(|name| !is_time(name)).collect()
 }
 
-fn compare_weights(name: &str, decoder: &Decoder<Reference>, finals: &WeightStore) {
+fn compare_weights<B: Backend>(name: &str, decoder: &Decoder<B>, finals: &WeightStore) {
     let mut compared = 0;
-    for parameter in decoder.trainable() {
+    for (parameter, values) in decoder.trainable().iter().zip(values(decoder)) {
         let want = finals.get(&format!("{name}.{}", parameter.name)).unwrap();
         let want = want.to_f32().unwrap();
-        assert_eq!(parameter.value.len(), want.len(), "{name}");
-        for (found, want) in parameter.value.iter().zip(want) {
+        assert_eq!(values.len(), want.len(), "{name}");
+        for (found, want) in values.iter().zip(want) {
             assert!(
                 (found - want).abs() <= 2e-5,
                 "{name}, {}: {found} {want}",
@@ -295,13 +307,14 @@ fn compare_state(checkpoint: &Path) {
 fn twenty_updates_of_every_case_give_the_trainers_log_and_weights() {
     for family in ["bloom", "gpt2", "llama", "mistral", "qwen2"] {
         for name in testkit::cases(family) {
-            twenty_updates(&name);
+            twenty_updates(Arc::new(Reference::default()), &name);
+            twenty_updates(cpu(), &name);
         }
     }
 }
 
 /// The golden's updates come in its own order, so its rows are laid out in that order.
-fn twenty_updates(name: &str) {
+fn twenty_updates<B: Backend>(backend: Arc<B>, name: &str) {
     let case = golden(name);
     let updates = case.updates();
     let order: Vec<usize> = updates.concat();
@@ -335,7 +348,7 @@ fn twenty_updates(name: &str) {
     let arguments = TrainingArguments::from_map(&map).unwrap();
     let rows = Rows(case.rows(), order);
     let plan = Plan::new(&arguments, rows.len(), None).unwrap();
-    let (mut decoder, num_parameters) = decoder(&case);
+    let (mut decoder, num_parameters) = decoder(backend, &case);
     let mut log = Log::default();
     let mut learner = DecoderLearner {
         decoder: &mut decoder,
@@ -366,7 +379,7 @@ fn twenty_updates(name: &str) {
 }
 
 /// Within four times of what torch's own f32 weights are from its f64 ones after the same updates.
-fn compare_finals(case: &testkit::Golden, name: &str, decoder: &Decoder<Reference>) {
+fn compare_finals<B: Backend>(case: &testkit::Golden, name: &str, decoder: &Decoder<B>) {
     let tolerance = 4.0 * case.number("final_f32_from_f64") as f32;
     let masks = case.names("noise.");
     assert_eq!(
@@ -374,11 +387,11 @@ fn compare_finals(case: &testkit::Golden, name: &str, decoder: &Decoder<Referenc
         case.names("final.").len(),
         "{name}"
     );
-    for parameter in decoder.trainable() {
+    for (parameter, values) in decoder.trainable().iter().zip(values(decoder)) {
         let tensor = |kind: &str| &case.tensor(&format!("{kind}.{}", parameter.name)).values;
         let (want, grad) = (tensor("final"), tensor("grad"));
-        assert_eq!(parameter.value.len(), want.len(), "{name}");
-        for (at, (found, want)) in parameter.value.iter().zip(want).enumerate() {
+        assert_eq!(values.len(), want.len(), "{name}");
+        for (at, (found, want)) in values.iter().zip(want).enumerate() {
             // The mask has the elements whose f32 and f64 runs ended apart. Of their kind (a key's bias, whose
             // gradient is rounding only) a few ended together by chance.
             let is_noise = masks.contains(&parameter.name)
