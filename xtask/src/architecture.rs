@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::run::{output, program, root};
@@ -154,11 +154,15 @@ fn long_files(sources: &[Source<'_>]) -> Vec<String> {
 fn family_tables(sources: &[Source<'_>]) -> Result<Vec<String>> {
     let families = root().join("crates/model/src/families/mod.rs");
     let list = std::fs::read_to_string(families)?;
-    let tables = sources.iter().filter(|(file, _)| {
+    let is_table = |file: &Path| {
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         file.starts_with("crates/model/src/families") && list.contains(&format!("{stem}::FAMILY"))
-    });
-    let long = tables.filter(|(_, text)| text.lines().count() > FAMILY_LINES);
+    };
+    let tables: Vec<_> = sources.iter().filter(|(file, _)| is_table(file)).collect();
+    ensure!(!tables.is_empty(), "no family table was found");
+    let long = tables
+        .into_iter()
+        .filter(|(_, text)| text.lines().count() > FAMILY_LINES);
     let name = |file: &Path| {
         format!(
             "family table `{}` has more than {FAMILY_LINES} lines",
@@ -208,6 +212,7 @@ fn fuzz_targets(sources: &[Source<'_>]) -> Result<Vec<String>> {
     let manifest = std::fs::read_to_string(root().join("fuzz/Cargo.toml"))?;
     let mut programs = named(&manifest, "path = \"fuzz_targets/", '.');
     programs.retain(|name| manifest.contains(&format!("name = \"{name}\"")));
+    ensure!(!functions.is_empty(), "no fuzz target was found");
     let all: BTreeSet<&String> = functions.iter().chain(&callers).chain(&programs).collect();
     let sets = [
         (&functions, "function `fuzz_…` in the crates"),

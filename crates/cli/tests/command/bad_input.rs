@@ -435,6 +435,8 @@ fn every_bad_input_is_told_what_where_and_how_to_mend() {
         second_trainer(),
     ));
     for (name, _, text) in &all {
+        let fails = text.starts_with("exit: 1\n");
+        assert!(!fails || text.contains("\nmend: "), "{name}: {text}");
         insta::assert_snapshot!(*name, text);
     }
     check_page(&page(&all), is_skipped.then_some(READ_ONLY));
