@@ -11,7 +11,7 @@ from random_compare import Ended, Findings, adapter_config, compare_keys, compar
 from random_models import write_rows
 from random_setup import WEIGHTS, attempt, encode_rows, end_refused, train_ours
 
-ELSEWHERE = ("log_history", "best_metric", "best_model_checkpoint")  # of trainer_state.json: compared by themselves
+ELSEWHERE = ("log_history", "best_metric", "best_model_checkpoint", "best_global_step")  # of trainer_state.json: compared by themselves
 
 
 def train_both(run):
@@ -116,6 +116,7 @@ def compare_state(run, name, theirs, ours):
     run.found.equal(f"{name}: entries of its log", len(left["log_history"]), len(right["log_history"]), known)
     best = [Path(state["best_model_checkpoint"] or "").name for state in (left, right)]
     run.found.equal(f"{name}: best checkpoint", *best, known)
+    run.found.equal(f"{name}: best_global_step", *(state["best_global_step"] for state in (left, right)), known)
     run.found.equal(f"{name}: whether there is a best metric", *(state["best_metric"] is None for state in (left, right)), known)
     run.found.equal(f"{name}: num_input_tokens_seen", left.pop("num_input_tokens_seen"), right.pop("num_input_tokens_seen"), "tokens seen")
     if run.case["train"]["logging_strategy"] != "steps":
