@@ -68,16 +68,6 @@ fn a_prompt_that_is_refused_is_not_printed() {
 }
 
 #[test]
-fn a_prompt_that_nothing_follows_is_shown() {
-    let sandbox = Sandbox::new("bloom");
-    let (ids, _) = generated(&sandbox, "");
-    let settings = serde_json::json!({"eos_token_id": ids[0]});
-    sandbox.write("model/generation_config.json", &settings.to_string());
-    let output = sandbox.run("generate --model model --prompt hello");
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "hello\n");
-}
-
-#[test]
 fn a_prompt_from_a_file_or_from_stdin_is_taken_as_it_is() {
     let sandbox = Sandbox::new("bloom");
     let text = "C:\\new\nline";
