@@ -49,6 +49,14 @@ impl<B: Backend + ?Sized> Clone for Matrix<'_, B> {
 
 impl<B: Backend + ?Sized> Copy for Matrix<'_, B> {}
 
+/// Queries, keys and values that attention reads.
+pub enum Qkv<'a, B: Backend + ?Sized> {
+    /// As projections and rotation left them.
+    Made(View<'a, B::Buf>),
+    /// As they were laid by, rows without gaps.
+    Kept(&'a B::Kept),
+}
+
 /// A projection of a group.
 pub struct Linear<'a, B: Backend + ?Sized> {
     /// Its matrix.
@@ -299,15 +307,16 @@ pub trait Backend: Send + Sync {
     fn attention(
         &self,
         shape: &AttentionShape,
-        qkv: View<'_, Self::Buf>,
+        qkv: Qkv<'_, Self>,
         segments: &[Segment],
         out: ViewMut<'_, Self::Buf>,
     );
-    /// Gradient of [`Backend::attention`]: sets every query, key and value column of `dqkv`.
+    /// Gradient of [`Backend::attention`], from what was laid by of its `qkv`, rows without gaps: sets every query, key
+    /// and value column of `dqkv`.
     fn attention_backward(
         &self,
         shape: &AttentionShape,
-        qkv: View<'_, Self::Buf>,
+        qkv: &Self::Kept,
         segments: &[Segment],
         dout: View<'_, Self::Buf>,
         dqkv: ViewMut<'_, Self::Buf>,

@@ -11,7 +11,7 @@ pub use kept::{Kept, Slopes};
 /// A buffer of f32, cut from the backend's pool.
 pub use kernels::Block as Buf;
 
-use crate::backend::{Backend, EngineError, Linear, Matrix};
+use crate::backend::{Backend, EngineError, Linear, Matrix, Qkv};
 use crate::shapes::{
     Activation, AdamW, AttentionShape, ComputeDtype, Dropout, HeadLayout, LoraShape, LossMode,
     Norm, Orient, Rotation, Segment, StoredMatrix, View, ViewMut, Write,
@@ -464,14 +464,18 @@ impl Backend for Cpu {
     fn attention(
         &self,
         shape: &AttentionShape,
-        qkv: View<'_, Buf>,
+        qkv: Qkv<'_, Self>,
         segments: &[Segment],
         out: ViewMut<'_, Buf>,
     ) {
+        let qkv = match qkv {
+            Qkv::Made(view) => mat(view).into(),
+            Qkv::Kept(kept) => kept.stream(out.span.rows),
+        };
         attention::forward(
             &self.context,
             &attention_of(shape, self.precision()),
-            mat(qkv),
+            qkv,
             &segments_of(segments),
             mat_mut(out),
         );
@@ -480,7 +484,7 @@ impl Backend for Cpu {
     fn attention_backward(
         &self,
         shape: &AttentionShape,
-        qkv: View<'_, Buf>,
+        qkv: &Kept,
         segments: &[Segment],
         dout: View<'_, Buf>,
         dqkv: ViewMut<'_, Buf>,
@@ -488,7 +492,7 @@ impl Backend for Cpu {
         attention::backward(
             &self.context,
             &attention_of(shape, self.precision()),
-            mat(qkv),
+            qkv.stream(dqkv.span.rows),
             &segments_of(segments),
             mat(dout),
             mat_mut(dqkv),

@@ -14,7 +14,7 @@ mod loss;
 mod norm;
 mod optim;
 
-use crate::backend::{Backend, EngineError, Matrix};
+use crate::backend::{Backend, EngineError, Matrix, Qkv};
 use crate::shapes::{
     Activation, AdamW, AttentionShape, ComputeDtype, LoraShape, LossMode, Norm, Orient, Rotation,
     Segment, Span, StoredDtype, StoredMatrix, View, ViewMut, Write,
@@ -426,23 +426,28 @@ impl Backend for Reference {
     fn attention(
         &self,
         shape: &AttentionShape,
-        qkv: View<'_, Vec<f32>>,
+        qkv: Qkv<'_, Self>,
         segments: &[Segment],
         out: ViewMut<'_, Vec<f32>>,
     ) {
-        let attended = attention::attention(shape, &load(qkv), segments);
+        let qkv = match qkv {
+            Qkv::Made(view) => load(view),
+            Qkv::Kept(kept) => rows_of(kept, out.span.rows),
+        };
+        let attended = attention::attention(shape, &qkv, segments);
         attended.store(out.buf, out.span, Write::Set);
     }
 
     fn attention_backward(
         &self,
         shape: &AttentionShape,
-        qkv: View<'_, Vec<f32>>,
+        qkv: &Vec<f32>,
         segments: &[Segment],
         dout: View<'_, Vec<f32>>,
         dqkv: ViewMut<'_, Vec<f32>>,
     ) {
-        let gradient = attention::backward(shape, &load(qkv), segments, &load(dout));
+        let qkv = rows_of(qkv, dqkv.span.rows);
+        let gradient = attention::backward(shape, &qkv, segments, &load(dout));
         gradient.store(dqkv.buf, dqkv.span, Write::Set);
     }
 
@@ -530,6 +535,11 @@ fn load(view: View<'_, Vec<f32>>) -> Grid {
 
 fn load_span(buf: &[f32], span: Span) -> Grid {
     Grid::load(buf, span)
+}
+
+/// So many rows without gaps.
+fn rows_of(kept: &[f32], rows: usize) -> Grid {
+    Grid::whole(kept, rows, kept.len() / rows.max(1))
 }
 
 fn widened(buf: &[f32]) -> Vec<f64> {

@@ -157,6 +157,9 @@ proptest! {
         let [f32, bf16] = [ComputeDtype::F32, ComputeDtype::Bf16].map(|compute| bits(&case.cpu(&cpus(compute)[0].1)));
         let [rotated, attended, dqkv, cached] = [0, 1, 2, 3].map(|output| f32[output] == bf16[output]);
         prop_assert!(rotated && cached && !attended && !dqkv, "{rotated} {cached} {attended} {dqkv}");
+        for outputs in [f32, bf16] {
+            prop_assert!(outputs[1] == outputs[4], "what was kept gives other bits");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The oracle through its door: views, adding, and operations that only move values.
 
-use lowrank_engine::backend::{Backend, EngineError, Matrix};
+use lowrank_engine::backend::{Backend, EngineError, Matrix, Qkv};
 use lowrank_engine::reference::Reference;
 use lowrank_engine::shapes::{
     AdamW, AttentionShape, HeadLayout, Orient, Segment, Span, StoredDtype, StoredMatrix, View,
@@ -144,7 +144,7 @@ fn cached_attention_equals_attention_over_the_whole_row() {
     };
     backend.attention(
         &shape,
-        View::dense(&qkv, tokens, width),
+        Qkv::Made(View::dense(&qkv, tokens, width)),
         &[segment],
         ViewMut::dense(&mut whole, tokens, 16),
     );

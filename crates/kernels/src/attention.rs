@@ -14,8 +14,11 @@ mod backward;
 mod decode;
 mod forward;
 mod pack;
+mod stream;
 mod tile;
 mod word;
+
+pub use stream::Stream;
 
 use crate::gemm::Precision;
 use crate::share::SharedMat;
@@ -100,7 +103,7 @@ impl Shape<'_> {
         (position + 1).saturating_sub(window)
     }
 
-    fn check(&self, rows: Mat<'_>, segments: &[Segment]) {
+    fn check(&self, (rows, cols): (usize, usize), segments: &[Segment]) {
         assert!(
             self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads),
             "{} heads over {} kv heads",
@@ -117,18 +120,13 @@ impl Shape<'_> {
             (self.value, self.kv_heads),
         ] {
             let end = self.columns(layout, count - 1).end;
-            assert!(
-                end <= rows.cols,
-                "heads up to column {end} of {}",
-                rows.cols
-            );
+            assert!(end <= cols, "heads up to column {end} of {cols}");
         }
         for segment in segments {
             let [prefix, own] = segment.key_rows();
             assert!(
-                prefix.end <= own.start && own.end <= rows.rows,
-                "{segment:?} in {} tokens",
-                rows.rows
+                prefix.end <= own.start && own.end <= rows,
+                "{segment:?} in {rows} tokens"
             );
         }
         disjoint(segments, |segment| {
@@ -165,15 +163,16 @@ fn disjoint<T>(all: &[T], span: impl Fn(&T) -> Range<usize>) {
 ///
 /// # Panics
 /// When sizes do not fit, or segments overlap.
-pub fn forward(
+pub fn forward<'a>(
     context: &Context,
     shape: &Shape<'_>,
-    qkv: Mat<'_>,
+    qkv: impl Into<Stream<'a>>,
     segments: &[Segment],
     out: MatMut<'_>,
 ) {
-    shape.check(qkv, segments);
-    let size = (qkv.rows, shape.heads * shape.head_dim);
+    let qkv = qkv.into();
+    shape.check(qkv.size(), segments);
+    let size = (qkv.size().0, shape.heads * shape.head_dim);
     assert_eq!(size, (out.rows, out.cols), "attention's output");
     let out = SharedMat::new(out);
     let order = longest_first(segments);
@@ -203,22 +202,20 @@ pub fn forward(
 ///
 /// # Panics
 /// When sizes do not fit, segments or heads overlap, or a prefix is not a segment of its own.
-pub fn backward(
+pub fn backward<'a>(
     context: &Context,
     shape: &Shape<'_>,
-    qkv: Mat<'_>,
+    qkv: impl Into<Stream<'a>>,
     segments: &[Segment],
     dout: Mat<'_>,
     dqkv: MatMut<'_>,
 ) {
-    shape.check(qkv, segments);
-    let size = (qkv.rows, shape.heads * shape.head_dim);
+    let qkv = qkv.into();
+    shape.check(qkv.size(), segments);
+    let size = (qkv.size().0, shape.heads * shape.head_dim);
     assert_eq!(size, (dout.rows, dout.cols), "attention's gradient");
-    assert_eq!(
-        (qkv.rows, qkv.cols),
-        (dqkv.rows, dqkv.cols),
-        "attention's gradient"
-    );
+    let size = (dqkv.rows, dqkv.cols);
+    assert_eq!(qkv.size(), size, "attention's gradient");
     shape.check_columns();
     let dqkv = SharedMat::new(dqkv);
     let families = families(segments);
@@ -230,7 +227,7 @@ pub fn backward(
                 kv: task % shape.kv_heads,
                 segments: &families[task / shape.kv_heads],
                 qkv,
-                dout,
+                dout: dout.into(),
                 dqkv,
             };
             work.differentiate(context.isa);
@@ -255,7 +252,7 @@ pub fn cached(
         precision: Precision::F32,
         ..*shape
     };
-    shape.check(qkv, &[]);
+    shape.check((qkv.rows, qkv.cols), &[]);
     let size = (qkv.rows, shape.heads * shape.head_dim);
     assert_eq!(size, (out.rows, out.cols), "attention's output");
     let width = shape.kv_heads * shape.head_dim;
@@ -288,12 +285,12 @@ pub fn cached(
         let work = forward::Head {
             shape,
             head,
-            queries: qkv,
+            queries: qkv.into(),
             query_rows: 0..qkv.rows,
             first_position: past,
-            keys,
+            keys: keys.into(),
             key_columns: columns.clone(),
-            values,
+            values: values.into(),
             value_columns: columns,
             key_rows: [0..0, 0..total],
             out,

@@ -5,7 +5,7 @@ use crate::share::{SharedSlice, in_ranges};
 use crate::vector::{Kernel, LANES, Vector, dispatch};
 
 /// The bits of a bf16: the upper half of those of an f32.
-type Half = u16;
+pub(crate) type Half = u16;
 
 /// How many f32 hold the bf16 of `len` others, two each.
 pub fn narrow_len(len: usize) -> usize {
@@ -83,10 +83,14 @@ impl Kernel for Widen<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self, _v: V) {
-        let halves: &[Half] = bytemuck::cast_slice(self.x);
-        for (half, y) in halves.iter().zip(self.y) {
-            *y = f32::from_bits(u32::from(*half) << 16);
-        }
+        widen_row(bytemuck::cast_slice(self.x), self.y);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn widen_row(halves: &[Half], y: &mut [f32]) {
+    for (half, y) in halves.iter().zip(y) {
+        *y = f32::from_bits(u32::from(*half) << 16);
     }
 }
 

@@ -4,7 +4,7 @@
 //! are not in it: they are cheap to compute again. Attention's gradient makes the softmax again from the queries, keys and
 //! values that were kept; its output is computed again only where a trained projection reads it.
 
-use engine::backend::Backend;
+use engine::backend::{Backend, Qkv};
 use engine::shapes::{Rotation, Segment, View, ViewMut, Write};
 
 use crate::batch::PassKey;
@@ -185,7 +185,8 @@ impl<B: Backend> Block<B> {
             self.attention_norm
                 .forward(backend, trained, View::dense(&x, tokens, hidden_size));
         let (qkv, qkv_inputs) = self.qkv_forward(pass, trained, &normed);
-        let attention = pass.attend(&qkv);
+        let made = View::dense(&qkv, tokens, spec.qkv_width);
+        let attention = pass.attend(Qkv::Made(made));
         let kept = keep
             .saves()
             .then(|| (backend.keep_copy(&x), backend.keep(qkv)));

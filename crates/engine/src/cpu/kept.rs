@@ -5,6 +5,7 @@ use super::{Buf, Cpu};
 use crate::backend::Backend;
 use crate::shapes::{Activation, ComputeDtype, View, ViewMut};
 use kernels::activation::slope;
+use kernels::attention::Stream;
 use kernels::{Mat, MatMut, elementwise, half};
 
 /// What a backward pass will read.
@@ -26,6 +27,20 @@ pub enum Slopes {
     Before(Buf),
     /// The slopes as bytes, four to an element.
     Bytes(Buf),
+}
+
+impl Kept {
+    /// As so many rows of queries, keys and values.
+    pub(super) fn stream(&self, rows: usize) -> Stream<'_> {
+        let cols = |len: usize| len / rows.max(1);
+        match self {
+            Self::Whole(buf) => {
+                let values = buf.as_slice();
+                Mat::dense(values, rows, cols(values.len())).into()
+            }
+            Self::Halves { halves, len } => Stream::narrowed(halves.as_slice(), rows, cols(*len)),
+        }
+    }
 }
 
 impl Cpu {

@@ -1,8 +1,10 @@
 //! Rotation and attention, packed and cached.
 
 use super::{Output, collect, random, span, view, view_mut};
-use lowrank_engine::backend::Backend;
-use lowrank_engine::shapes::{AttentionShape, HeadLayout, Prefix, Rotation, Segment, Span, View};
+use lowrank_engine::backend::{Backend, Qkv};
+use lowrank_engine::shapes::{
+    AttentionShape, HeadLayout, Prefix, Rotation, Segment, Span, View, Write,
+};
 use proptest::prelude::*;
 
 /// Rotation and attention.
@@ -127,11 +129,19 @@ impl Attention {
         );
         let mut out = input(to.end(), 3);
         let segments = self.segments();
-        backend.attention(&shape, view(&qkv, at), &segments, view_mut(&mut out, to));
+        let made = Qkv::Made(view(&qkv, at));
+        backend.attention(&shape, made, &segments, view_mut(&mut out, to));
+        let dense = span(at.rows, at.cols, 0);
+        let mut copy = backend.alloc(dense.end());
+        backend.copy(view(&qkv, at), view_mut(&mut copy, dense), Write::Set);
+        let kept = backend.keep(copy);
+        let mut again = input(to.end(), 3);
+        let write = view_mut(&mut again, to);
+        backend.attention(&shape, Qkv::Kept(&kept), &segments, write);
         let (dout, mut dqkv) = (input(to.end(), 4), input(at.end(), 5));
         backend.attention_backward(
             &shape,
-            view(&qkv, at),
+            &kept,
             &segments,
             view(&dout, to),
             view_mut(&mut dqkv, at),
@@ -149,6 +159,7 @@ impl Attention {
             collect(backend, "dqkv", &dqkv),
         ];
         outputs.push(self.cached(backend, &shape, &qkv, at));
+        outputs.push(collect(backend, "attended, from what was kept", &again));
         outputs
     }
 

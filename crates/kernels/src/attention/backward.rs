@@ -4,11 +4,11 @@ use super::forward::{Seen, Strips, softmax};
 use super::pack::{self, PANEL, panels, panels_len, straight, stride, with_scratch};
 use super::tile::{Left, ROWS, Right, product};
 use super::word::{Pair, Word};
-use super::{Segment, Shape};
+use super::{Segment, Shape, Stream};
+use crate::Isa;
 use crate::gemm::Precision;
 use crate::share::SharedMat;
 use crate::vector::{Kernel, LANES, Vector, dispatch, map};
-use crate::{Isa, Mat};
 use std::ops::Range;
 
 /// Query rows whose scores are made together.
@@ -19,8 +19,8 @@ pub(super) struct Family<'a> {
     pub(super) shape: &'a Shape<'a>,
     pub(super) kv: usize,
     pub(super) segments: &'a [Segment],
-    pub(super) qkv: Mat<'a>,
-    pub(super) dout: Mat<'a>,
+    pub(super) qkv: Stream<'a>,
+    pub(super) dout: Stream<'a>,
     pub(super) dqkv: SharedMat<'a>,
 }
 

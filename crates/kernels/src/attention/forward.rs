@@ -1,13 +1,14 @@
 //! One query head over its keys.
 
 use super::Shape;
+use super::Stream;
 use super::pack::{self, PANEL, panels, panels_len, straight, stride, with_scratch};
 use super::tile::{Left, ROWS, Right, product};
 use super::word::{Pair, Word};
+use crate::Isa;
 use crate::gemm::Precision;
 use crate::share::SharedMat;
 use crate::vector::{Kernel, LANES, Vector, dispatch, exp, map};
-use crate::{Isa, Mat};
 use std::ops::Range;
 
 /// Query rows whose scores are made together.
@@ -22,12 +23,12 @@ pub(super) const IOTA: [f32; LANES] = [
 pub(super) struct Head<'a> {
     pub(super) shape: &'a Shape<'a>,
     pub(super) head: usize,
-    pub(super) queries: Mat<'a>,
+    pub(super) queries: Stream<'a>,
     pub(super) query_rows: Range<usize>,
     pub(super) first_position: usize,
-    pub(super) keys: Mat<'a>,
+    pub(super) keys: Stream<'a>,
     pub(super) key_columns: Range<usize>,
-    pub(super) values: Mat<'a>,
+    pub(super) values: Stream<'a>,
     pub(super) value_columns: Range<usize>,
     pub(super) key_rows: [Range<usize>; 2],
     pub(super) out: SharedMat<'a>,

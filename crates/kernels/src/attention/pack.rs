@@ -3,9 +3,9 @@
 //! Rows of the stream lie a multiple of 4,096 bytes apart in common models, so that reading them in place
 //! would use a handful of cache sets.
 
+use super::stream::Stream;
 use super::tile::Right;
 use super::word::Word;
-use crate::Mat;
 use crate::gemm::arena;
 use crate::vector::{LANES, Vector};
 use std::ops::Range;
@@ -59,7 +59,7 @@ pub(super) fn panel<W>(panels: &[W], first: usize, words: usize) -> Right<'_, W>
 #[inline(always)]
 pub(super) fn panels<V: Vector, W: Word>(
     v: V,
-    from: Mat<'_>,
+    from: Stream<'_>,
     rows: [Range<usize>; 2],
     columns: Range<usize>,
     to: &mut [W],
@@ -74,7 +74,7 @@ pub(super) fn panels<V: Vector, W: Word>(
             let mut square = [[W::zeroed(); LANES]; LANES];
             let elements = columns.start + word * W::DEPTH..columns.end;
             for (i, to) in square[..used].iter_mut().enumerate() {
-                *to = W::first(v, &from.row(row_of(&rows, first + i))[elements.clone()]);
+                *to = W::first(v, from.row(row_of(&rows, first + i), elements.clone()));
             }
             let last = (words - word).min(LANES) - 1;
             let to = &mut to[panel + word * PANEL_STRIDE..][..last * PANEL_STRIDE + LANES];
@@ -96,8 +96,9 @@ fn row_of(rows: &[Range<usize>; 2], i: usize) -> usize {
 }
 
 /// Copies rows, [`stride`] apart; what is behind a row's last column is zero, and so are rows up to `total`.
+#[inline(always)]
 pub(super) fn straight(
-    from: Mat<'_>,
+    from: Stream<'_>,
     rows: [Range<usize>; 2],
     columns: Range<usize>,
     to: &mut [f32],
@@ -108,7 +109,7 @@ pub(super) fn straight(
     let count = rows[0].len() + rows[1].len();
     for (row, to) in rows.into_iter().flatten().zip(to.chunks_exact_mut(stride)) {
         let (to, pad) = to.split_at_mut(size);
-        to.copy_from_slice(&from.row(row)[columns.clone()]);
+        from.row(row, columns.clone()).write(to);
         pad.fill(0.0);
     }
     to[count * stride..total * stride].fill(0.0);

@@ -5,6 +5,7 @@ use super::*;
 use crate::Isa;
 use crate::elementwise::uniform;
 use crate::gemm::scalar::to_bf16;
+use crate::half::{narrow, narrow_len, widen};
 use proptest::prelude::*;
 
 fn random(len: usize, key: u64) -> Vec<f32> {
@@ -65,8 +66,18 @@ fn run_with(
     dout: &[f32],
 ) -> Results {
     let width = (shape.heads + 2 * shape.kv_heads) * shape.head_dim + 2;
-    let tokens = qkv.len() / width;
-    let qkv = Mat::dense(qkv, tokens, width);
+    let qkv = Mat::dense(qkv, qkv.len() / width, width);
+    run_on(context, shape, segments, qkv.into(), dout)
+}
+
+fn run_on(
+    context: &Context,
+    shape: &Shape<'_>,
+    segments: &[Segment],
+    qkv: Stream<'_>,
+    dout: &[f32],
+) -> Results {
+    let (tokens, width) = qkv.size();
     let outs = shape.heads * shape.head_dim;
     let mut out = vec![9.0; tokens * outs];
     forward(
@@ -103,6 +114,17 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
+/// One in four is as small as what products take for zero and bf16 does not, or next to it.
+fn with_subnormals(len: usize, key: u64) -> Vec<f32> {
+    let small = [1e-40, -1e-40, f32::MIN_POSITIVE, -0.0, -1.2e-38];
+    let mut x = random(len, key);
+    for (i, x) in x.iter_mut().enumerate() {
+        let draw = (40.0 * uniform(key ^ 5, i as u64)) as usize;
+        *x = small.get(draw / 2).copied().unwrap_or(*x);
+    }
+    x
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
@@ -136,6 +158,45 @@ proptest! {
             let got = both(&Context::new(Some(3), Some(isa)), &shape, &segments, start);
             prop_assert_eq!(bits(&got.out), bits(&want.out), "{:?}", isa);
             prop_assert_eq!(bits(&got.dqkv), bits(&want.dqkv), "{:?}", isa);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn what_bf16_keeps_is_read_as_its_copy_in_f32(
+        lens in prop::collection::vec(1usize..80, 1..4),
+        kv_heads in 1usize..3,
+        group in 1usize..3,
+        head_dim in 1usize..70,
+        share: bool,
+        key: u64,
+    ) {
+        let start = |i: usize| lens[..i].iter().sum::<usize>();
+        let segments: Vec<_> = (0..lens.len())
+            .map(|i| Segment {
+                prefix: (share && i > 0).then_some((0, lens[0])),
+                ..own(start(i), lens[i])
+            })
+            .collect();
+        let (tokens, width) = (start(lens.len()), (group + 2) * kv_heads * head_dim + 2);
+        let context = Context::new(Some(3), None);
+        let mut halves = vec![0.0; narrow_len(tokens * width)];
+        narrow(&context, &with_subnormals(tokens * width, key), &mut halves);
+        let mut copy = vec![0.0; tokens * width];
+        widen(&context, &halves, &mut copy);
+        let dout = random(tokens * group * kv_heads * head_dim, 2);
+        for precision in PRECISIONS {
+            let shape = Shape { precision, ..shape(group * kv_heads, kv_heads, head_dim, None) };
+            for isa in Isa::available() {
+                let context = Context::new(Some(3), Some(isa));
+                let want = run_with(&context, &shape, &segments, &copy, &dout);
+                let kept = Stream::narrowed(&halves, tokens, width);
+                let got = run_on(&context, &shape, &segments, kept, &dout);
+                prop_assert_eq!(bits(&got.out), bits(&want.out), "{:?} {:?}", isa, precision);
+                prop_assert_eq!(bits(&got.dqkv), bits(&want.dqkv), "{:?} {:?}", isa, precision);
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What products read: f32, or pairs of bf16.
 
+use super::stream::Row;
 use crate::vector::{LANES, Vector};
 use bytemuck::{Pod, Zeroable};
 
@@ -12,7 +13,7 @@ pub(super) trait Word: Pod {
     fn step<V: Vector>(v: V, left: Self, right: &[Self; LANES], sum: V::F) -> V::F;
 
     /// The first words of a row, at most sixteen; zeros behind them.
-    fn first<V: Vector>(v: V, row: &[f32]) -> [Self; LANES];
+    fn first<V: Vector>(v: V, row: Row<'_>) -> [Self; LANES];
 
     /// Rows, of even length and a multiple of 32 elements in all, in words along the row.
     fn rows<'a, V: Vector>(v: V, from: &'a [f32], scratch: &'a mut [Self]) -> &'a [Self];
@@ -40,8 +41,8 @@ impl Word for f32 {
     }
 
     #[inline(always)]
-    fn first<V: Vector>(v: V, row: &[Self]) -> [Self; LANES] {
-        v.to_lanes(v.load_part(&row[..row.len().min(LANES)], 0.0))
+    fn first<V: Vector>(v: V, row: Row<'_>) -> [Self; LANES] {
+        v.to_lanes(row.lanes(v, 0))
     }
 
     #[inline(always)]
@@ -78,10 +79,8 @@ impl Word for Pair {
     }
 
     #[inline(always)]
-    fn first<V: Vector>(v: V, row: &[f32]) -> [Self; LANES] {
-        let (low, high) = row.split_at(row.len().min(LANES));
-        let high = &high[..high.len().min(LANES)];
-        bytemuck::cast(v.neighbours(v.load_part(low, 0.0), v.load_part(high, 0.0)))
+    fn first<V: Vector>(v: V, row: Row<'_>) -> [Self; LANES] {
+        bytemuck::cast(v.neighbours(row.lanes(v, 0), row.lanes(v, LANES)))
     }
 
     #[inline(always)]

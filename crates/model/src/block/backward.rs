@@ -1,6 +1,6 @@
 //! A block's backward pass, from its output down to the lowest part that has something to learn.
 
-use engine::backend::Backend;
+use engine::backend::{Backend, Qkv};
 use engine::shapes::{Rotation, View, ViewMut, Write};
 
 use super::{AttentionSaved, Block, Hidden, HiddenKept, MlpSaved, Pass, Rows, Saved, Stage};
@@ -121,14 +121,13 @@ impl<B: Backend> Block<B> {
     ) -> Option<B::Buf> {
         let Pass { backend, spec, .. } = *pass;
         let (tokens, hidden_size) = (pass.tokens(), spec.hidden_size);
-        let qkv = backend.recall(saved.qkv);
         // Computed again, and only where what is trained reads it.
         let needs_input = self.attention_output.needs_input();
-        let attended = needs_input.then(|| pass.attend(&qkv));
+        let attended = needs_input.then(|| pass.attend(Qkv::Kept(&saved.qkv)));
         let output_input = saved.output_input.as_ref();
         let dattention =
             self.output_backward(pass, into, (attended, output_input), &dmiddle, rows, stop)?;
-        let dqkv = pass.attention_backward(&qkv, &dattention);
+        let dqkv = pass.attention_backward(&saved.qkv, &dattention);
         let dresidual = pass.spread(dmiddle, hidden_size, rows);
         let x = backend.recall(saved.x);
         let x = View::dense(&x, tokens, hidden_size);
@@ -219,13 +218,13 @@ impl<B: Backend> Pass<'_, B> {
     }
 
     /// The gradient of queries, keys and values before their rotation.
-    fn attention_backward(&self, qkv: &B::Buf, dattention: &B::Buf) -> B::Buf {
+    fn attention_backward(&self, qkv: &B::Kept, dattention: &B::Buf) -> B::Buf {
         let (tokens, spec) = (self.tokens(), self.spec);
         let width = spec.attention_width();
         let mut dqkv = self.backend.alloc(tokens * spec.qkv_width);
         self.backend.attention_backward(
             &spec.attention,
-            View::dense(qkv, tokens, spec.qkv_width),
+            qkv,
             self.segments,
             View::dense(dattention, tokens, width),
             ViewMut::dense(&mut dqkv, tokens, spec.qkv_width),

@@ -1,6 +1,6 @@
 //! What a pass does to the activations of any block.
 
-use engine::backend::Backend;
+use engine::backend::{Backend, Qkv};
 use engine::shapes::{Rotation, View, ViewMut};
 
 use super::{Pass, Rows};
@@ -49,13 +49,13 @@ impl<B: Backend> Pass<'_, B> {
     }
 
     /// Attention `[T, H·E]`.
-    pub(super) fn attend(&self, qkv: &B::Buf) -> B::Buf {
+    pub(super) fn attend(&self, qkv: Qkv<'_, B>) -> B::Buf {
         let (backend, spec, tokens) = (self.backend, self.spec, self.tokens());
         let width = spec.attention_width();
         let mut out = backend.alloc(tokens * width);
         backend.attention(
             &spec.attention,
-            View::dense(qkv, tokens, spec.qkv_width),
+            qkv,
             self.segments,
             ViewMut::dense(&mut out, tokens, width),
         );
