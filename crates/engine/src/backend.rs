@@ -250,30 +250,23 @@ pub trait Backend: Send + Sync {
     );
     /// `y = f(x)`.
     fn activation(&self, f: Activation, x: View<'_, Self::Buf>, y: ViewMut<'_, Self::Buf>);
-    /// `dx = f'(x)·dy`.
+    /// `dy` becomes `f'(x)·dy`.
     fn activation_backward(
         &self,
         f: Activation,
         x: View<'_, Self::Buf>,
-        dy: View<'_, Self::Buf>,
-        dx: ViewMut<'_, Self::Buf>,
+        dy: ViewMut<'_, Self::Buf>,
     );
-    /// `y = f(x)`, where the backward pass needs of `x` the slopes `f'(x)` alone: they are laid by within
-    /// 1/400 where products round their inputs to bf16. `x` has the size of `y`, which is dense.
+    /// `f(x)` of `rows` rows without gaps, where the backward pass needs of `x` the slopes `f'(x)` alone: they are laid
+    /// by within 1/400 where products round their inputs to bf16, and `x` is then the buffer that comes back.
     fn activation_keep(
         &self,
         f: Activation,
         x: Self::Buf,
-        y: ViewMut<'_, Self::Buf>,
-    ) -> Self::Slopes;
-    /// `dx = f'(x)·dy`, with what [`Backend::activation_keep`] laid by.
-    fn activation_recall(
-        &self,
-        f: Activation,
-        slopes: Self::Slopes,
-        dy: View<'_, Self::Buf>,
-        dx: ViewMut<'_, Self::Buf>,
-    );
+        rows: usize,
+    ) -> (Self::Buf, Self::Slopes);
+    /// `dy` becomes `f'(x)·dy`, with what [`Backend::activation_keep`] laid by.
+    fn activation_recall(&self, f: Activation, slopes: Self::Slopes, dy: ViewMut<'_, Self::Buf>);
     /// `y = f(gate)·up`; `gate_up` is `[T, 2I]`, gate first.
     fn gated_activation(
         &self,
@@ -281,13 +274,12 @@ pub trait Backend: Send + Sync {
         gate_up: View<'_, Self::Buf>,
         y: ViewMut<'_, Self::Buf>,
     );
-    /// Gradient of [`Backend::gated_activation`], in the same layout as `gate_up`.
+    /// Gradient of [`Backend::gated_activation`]: `gate_up` becomes its own.
     fn gated_activation_backward(
         &self,
         f: Activation,
-        gate_up: View<'_, Self::Buf>,
+        gate_up: ViewMut<'_, Self::Buf>,
         dy: View<'_, Self::Buf>,
-        dgate_up: ViewMut<'_, Self::Buf>,
     );
 
     // --- attention ---

@@ -393,29 +393,16 @@ impl Backend for Cpu {
         activation::forward(&self.context, activation_of(f), mat(x), mat_mut(y));
     }
 
-    fn activation_backward(
-        &self,
-        f: Activation,
-        x: View<'_, Buf>,
-        dy: View<'_, Buf>,
-        dx: ViewMut<'_, Buf>,
-    ) {
-        let f = activation_of(f);
-        activation::backward(&self.context, f, mat(x), mat(dy), mat_mut(dx));
+    fn activation_backward(&self, f: Activation, x: View<'_, Buf>, dy: ViewMut<'_, Buf>) {
+        activation::backward_in_place(&self.context, activation_of(f), mat(x), mat_mut(dy));
     }
 
-    fn activation_keep(&self, f: Activation, x: Buf, y: ViewMut<'_, Buf>) -> Slopes {
-        self.activate_and_lay_by(f, x, y)
+    fn activation_keep(&self, f: Activation, x: Buf, rows: usize) -> (Buf, Slopes) {
+        self.activate_and_lay_by(f, x, rows)
     }
 
-    fn activation_recall(
-        &self,
-        f: Activation,
-        slopes: Slopes,
-        dy: View<'_, Buf>,
-        dx: ViewMut<'_, Buf>,
-    ) {
-        self.times_slopes(f, slopes, dy, dx);
+    fn activation_recall(&self, f: Activation, slopes: Slopes, dy: ViewMut<'_, Buf>) {
+        self.times_slopes(f, slopes, dy);
     }
 
     fn gated_activation(&self, f: Activation, gate_up: View<'_, Buf>, y: ViewMut<'_, Buf>) {
@@ -425,12 +412,11 @@ impl Backend for Cpu {
     fn gated_activation_backward(
         &self,
         f: Activation,
-        gate_up: View<'_, Buf>,
+        gate_up: ViewMut<'_, Buf>,
         dy: View<'_, Buf>,
-        dgate_up: ViewMut<'_, Buf>,
     ) {
         let f = activation_of(f);
-        activation::gated_backward(&self.context, f, mat(gate_up), mat(dy), mat_mut(dgate_up));
+        activation::gated_backward(&self.context, f, mat_mut(gate_up), mat(dy));
     }
 
     fn rotate(

@@ -336,19 +336,15 @@ impl Backend for Reference {
             .store(y.buf, y.span, Write::Set);
     }
 
-    fn activation_backward(
-        &self,
-        f: Activation,
-        x: View<'_, Vec<f32>>,
-        dy: View<'_, Vec<f32>>,
-        dx: ViewMut<'_, Vec<f32>>,
-    ) {
+    fn activation_backward(&self, f: Activation, x: View<'_, Vec<f32>>, dy: ViewMut<'_, Vec<f32>>) {
         load(x)
-            .zip(&load(dy), |x, dy| activation::derivative(f, x) * dy)
-            .store(dx.buf, dx.span, Write::Set);
+            .zip(&load_span(dy.buf, dy.span), |x, dy| {
+                activation::derivative(f, x) * dy
+            })
+            .store(dy.buf, dy.span, Write::Set);
     }
 
-    fn activation_keep(&self, f: Activation, x: Vec<f32>, y: ViewMut<'_, Vec<f32>>) -> Vec<f64> {
+    fn activation_keep(&self, f: Activation, x: Vec<f32>, _rows: usize) -> (Vec<f32>, Vec<f64>) {
         let slopes = x.iter().map(|x| {
             let slope = activation::derivative(f, f64::from(*x));
             match self.compute {
@@ -357,33 +353,19 @@ impl Backend for Reference {
             }
         });
         let slopes = slopes.collect();
-        let dense = Span::dense(y.span.rows, y.span.cols);
-        self.activation(
-            f,
-            View {
-                buf: &x,
-                span: dense,
-            },
-            y,
-        );
-        slopes
+        let y = x.iter().map(|x| activation::value(f, f64::from(*x)) as f32);
+        (y.collect(), slopes)
     }
 
-    fn activation_recall(
-        &self,
-        _f: Activation,
-        slopes: Vec<f64>,
-        dy: View<'_, Vec<f32>>,
-        dx: ViewMut<'_, Vec<f32>>,
-    ) {
-        let mut gradient = load(dy);
+    fn activation_recall(&self, _f: Activation, slopes: Vec<f64>, dy: ViewMut<'_, Vec<f32>>) {
+        let mut gradient = load_span(dy.buf, dy.span);
         let cols = gradient.cols;
         for (r, slopes) in slopes.chunks(cols.max(1)).enumerate() {
             for (d, slope) in gradient.row_mut(r).iter_mut().zip(slopes) {
                 *d *= slope;
             }
         }
-        gradient.store(dx.buf, dx.span, Write::Set);
+        gradient.store(dy.buf, dy.span, Write::Set);
     }
 
     fn gated_activation(
@@ -398,13 +380,13 @@ impl Backend for Reference {
     fn gated_activation_backward(
         &self,
         f: Activation,
-        gate_up: View<'_, Vec<f32>>,
+        gate_up: ViewMut<'_, Vec<f32>>,
         dy: View<'_, Vec<f32>>,
-        dgate_up: ViewMut<'_, Vec<f32>>,
     ) {
-        activation::gated_backward(f, &load(gate_up), &load(dy)).store(
-            dgate_up.buf,
-            dgate_up.span,
+        let before = load_span(gate_up.buf, gate_up.span);
+        activation::gated_backward(f, &before, &load(dy)).store(
+            gate_up.buf,
+            gate_up.span,
             Write::Set,
         );
     }

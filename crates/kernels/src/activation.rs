@@ -64,16 +64,29 @@ pub fn forward(context: &Context, f: Activation, x: Mat<'_>, y: MatMut<'_>) {
 /// # Panics
 /// When sizes do not fit.
 pub fn backward(context: &Context, f: Activation, x: Mat<'_>, dy: Mat<'_>, dx: MatMut<'_>) {
-    assert_eq!(
-        (x.rows, x.cols),
-        (dy.rows, dy.cols),
-        "activation's gradient"
-    );
-    assert_eq!(
-        (x.rows, x.cols),
-        (dx.rows, dx.cols),
-        "activation's gradient"
-    );
+    let size = (x.rows, x.cols);
+    assert_eq!(size, (dy.rows, dy.cols), "activation's gradient");
+    differentiate(context, f, x, Some(dy), dx);
+}
+
+/// [`backward`] where `dy` becomes `dx`.
+///
+/// # Panics
+/// When sizes do not fit.
+pub fn backward_in_place(context: &Context, f: Activation, x: Mat<'_>, dy: MatMut<'_>) {
+    differentiate(context, f, x, None, dy);
+}
+
+/// Without `dy` it is what `dx` holds.
+fn differentiate(
+    context: &Context,
+    f: Activation,
+    x: Mat<'_>,
+    dy: Option<Mat<'_>>,
+    dx: MatMut<'_>,
+) {
+    let size = (x.rows, x.cols);
+    assert_eq!(size, (dx.rows, dx.cols), "activation's gradient");
     let dx = SharedMat::new(dx);
     with_curve!(f, |curve| in_ranges(context, x.rows, x.cols, 1, |rows| {
         dispatch(
@@ -119,37 +132,23 @@ pub fn gated(context: &Context, f: Activation, gate_up: Mat<'_>, y: MatMut<'_>) 
     ));
 }
 
-/// Gradient of [`gated`], in the layout of `gate_up`.
+/// Gradient of [`gated`]: `gate_up` becomes its own.
 ///
 /// # Panics
 /// When sizes do not fit.
-pub fn gated_backward(
-    context: &Context,
-    f: Activation,
-    gate_up: Mat<'_>,
-    dy: Mat<'_>,
-    dgate_up: MatMut<'_>,
-) {
-    let shape = (gate_up.rows, gate_up.cols);
-    assert_eq!(shape, (dy.rows, 2 * dy.cols), "gate and up");
-    assert_eq!(shape, (dgate_up.rows, dgate_up.cols), "gate and up");
-    let out = SharedMat::new(dgate_up);
-    with_curve!(f, |curve| in_ranges(
-        context,
-        gate_up.rows,
-        gate_up.cols,
-        1,
-        |rows| {
-            let kernel = GatedBackward {
-                curve,
-                gate_up,
-                dy,
-                out,
-                rows,
-            };
-            dispatch(context.isa, kernel);
-        }
-    ));
+pub fn gated_backward(context: &Context, f: Activation, gate_up: MatMut<'_>, dy: Mat<'_>) {
+    let (rows, cols) = (gate_up.rows, gate_up.cols);
+    assert_eq!((rows, cols), (dy.rows, 2 * dy.cols), "gate and up");
+    let gate_up = SharedMat::new(gate_up);
+    with_curve!(f, |curve| in_ranges(context, rows, cols, 1, |rows| {
+        let kernel = GatedBackward {
+            curve,
+            gate_up,
+            dy,
+            rows,
+        };
+        dispatch(context.isa, kernel);
+    }));
 }
 
 struct Plain<'a, C> {
@@ -175,7 +174,7 @@ impl<C: Curve> Kernel for Plain<'_, C> {
 struct PlainBackward<'a, C> {
     curve: C,
     x: Mat<'a>,
-    dy: Mat<'a>,
+    dy: Option<Mat<'a>>,
     dx: SharedMat<'a>,
     rows: Range<usize>,
 }
@@ -186,10 +185,16 @@ impl<C: Curve> Kernel for PlainBackward<'_, C> {
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
         for r in self.rows {
-            let (x, dy) = (self.x.row(r), self.dy.row(r));
+            let x = self.x.row(r);
             // SAFETY: each task has its own rows.
             let dx = unsafe { self.dx.row(r) };
-            map_all!(v, [x in x, dy in dy], dx, v.mul(self.curve.both(v, x).1, dy));
+            match self.dy {
+                Some(dy) => {
+                    let dy = dy.row(r);
+                    map_all!(v, [x in x, dy in dy], dx, v.mul(self.curve.both(v, x).1, dy));
+                }
+                None => map_all!(v, [x in x], dx, as dy, v.mul(self.curve.both(v, x).1, dy)),
+            }
         }
     }
 }
@@ -217,9 +222,8 @@ impl<C: Curve> Kernel for Gated<'_, C> {
 
 struct GatedBackward<'a, C> {
     curve: C,
-    gate_up: Mat<'a>,
+    gate_up: SharedMat<'a>,
     dy: Mat<'a>,
-    out: SharedMat<'a>,
     rows: Range<usize>,
 }
 
@@ -231,17 +235,15 @@ impl<C: Curve> Kernel for GatedBackward<'_, C> {
         let half = self.dy.cols;
         for r in self.rows {
             // SAFETY: each task has its own rows.
-            let out = unsafe { self.out.row(r) };
-            let (gate, up) = self.gate_up.row(r).split_at(half);
-            let (dgate, dup) = out.split_at_mut(half);
+            let (gate, up) = unsafe { self.gate_up.row(r) }.split_at_mut(half);
             let dy = self.dy.row(r);
             for at in (0..half).step_by(LANES) {
                 let part = at..(at + LANES).min(half);
                 let d = v.load_part(&dy[part.clone()], 0.0);
                 let (value, slope) = self.curve.both(v, v.load_part(&gate[part.clone()], 0.0));
                 let u = v.load_part(&up[part.clone()], 0.0);
-                v.store_part(v.mul(v.mul(slope, u), d), &mut dgate[part.clone()]);
-                v.store_part(v.mul(value, d), &mut dup[part]);
+                v.store_part(v.mul(v.mul(slope, u), d), &mut gate[part.clone()]);
+                v.store_part(v.mul(value, d), &mut up[part]);
             }
         }
     }

@@ -317,9 +317,7 @@ impl<B: Backend> Block<B> {
         let Pass { backend, spec, .. } = *pass;
         // A value made beside its slope may differ from one made alone by a unit of the last place.
         if keep != Keep::Nothing && !spec.gated_mlp && !self.mlp_output.needs_input() {
-            let mut active = backend.alloc(count * spec.intermediate_size);
-            let write = ViewMut::dense(&mut active, count, spec.intermediate_size);
-            let slopes = backend.activation_keep(spec.activation, hidden, write);
+            let (active, slopes) = backend.activation_keep(spec.activation, hidden, count);
             return (active, Some(Hidden::Slopes(slopes)));
         }
         let active = pass.activate(&hidden, count);

@@ -1,6 +1,6 @@
 //! What a forward pass lays by for the backward pass: in bf16, or in bytes, where products read bf16.
 
-use super::convert::{activation_of, mat, mat_mut};
+use super::convert::{activation_of, mat_mut};
 use super::{Buf, Cpu};
 use crate::backend::Backend;
 use crate::shapes::{Activation, ComputeDtype, View, ViewMut};
@@ -83,37 +83,38 @@ impl Cpu {
         }
     }
 
-    pub(super) fn activate_and_lay_by(&self, f: Activation, x: Buf, y: ViewMut<'_, Buf>) -> Slopes {
-        let (rows, cols) = (y.span.rows, y.span.cols);
+    pub(super) fn activate_and_lay_by(
+        &self,
+        f: Activation,
+        mut x: Buf,
+        rows: usize,
+    ) -> (Buf, Slopes) {
+        let len = x.as_slice().len();
+        let cols = len / rows.max(1);
         if self.compute == ComputeDtype::F32 {
-            self.activation(f, View::dense(&x, rows, cols), y);
-            return Slopes::Before(x);
+            let mut y = self.alloc(len);
+            let write = ViewMut::dense(&mut y, rows, cols);
+            self.activation(f, View::dense(&x, rows, cols), write);
+            return (y, Slopes::Before(x));
         }
         let size = slope::slope_cols(cols);
         let mut bytes = self.alloc(rows * size);
-        slope::forward(
+        slope::forward_in_place(
             &self.context,
             activation_of(f),
-            Mat::dense(x.as_slice(), rows, cols),
-            mat_mut(y),
+            MatMut::dense(x.as_mut_slice(), rows, cols),
             MatMut::dense(bytes.as_mut_slice(), rows, size),
         );
-        Slopes::Bytes(bytes)
+        (x, Slopes::Bytes(bytes))
     }
 
-    pub(super) fn times_slopes(
-        &self,
-        f: Activation,
-        slopes: Slopes,
-        dy: View<'_, Buf>,
-        dx: ViewMut<'_, Buf>,
-    ) {
+    pub(super) fn times_slopes(&self, f: Activation, slopes: Slopes, dy: ViewMut<'_, Buf>) {
         let (rows, cols) = (dy.span.rows, dy.span.cols);
         match slopes {
-            Slopes::Before(x) => self.activation_backward(f, View::dense(&x, rows, cols), dy, dx),
+            Slopes::Before(x) => self.activation_backward(f, View::dense(&x, rows, cols), dy),
             Slopes::Bytes(bytes) => {
                 let bytes = Mat::dense(bytes.as_slice(), rows, slope::slope_cols(cols));
-                slope::multiply(&self.context, bytes, mat(dy), mat_mut(dx));
+                slope::multiply_in_place(&self.context, bytes, mat_mut(dy));
             }
         }
     }

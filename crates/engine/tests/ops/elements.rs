@@ -119,20 +119,14 @@ impl Elements {
             .iter()
             .map(|x| 6.0 * x)
             .collect();
-        let x = backend.upload(&wide);
-        let dy = self.input(backend, one.end(), 2);
-        let [mut y, mut dx, mut gated] = [3, 4, 5].map(|k| self.input(backend, one.end(), k));
-        let mut dgated = self.input(backend, two.end(), 6);
+        let (x, mut dgated) = (backend.upload(&wide), backend.upload(&wide));
+        let [dy, mut dx] = [2, 2].map(|k| self.input(backend, one.end(), k));
+        let [mut y, mut gated] = [3, 5].map(|k| self.input(backend, one.end(), k));
         let f = self.activation;
         backend.activation(f, view(&x, one), view_mut(&mut y, one));
-        backend.activation_backward(f, view(&x, one), view(&dy, one), view_mut(&mut dx, one));
+        backend.activation_backward(f, view(&x, one), view_mut(&mut dx, one));
         backend.gated_activation(f, view(&x, two), view_mut(&mut gated, one));
-        backend.gated_activation_backward(
-            f,
-            view(&x, two),
-            view(&dy, one),
-            view_mut(&mut dgated, two),
-        );
+        backend.gated_activation_backward(f, view_mut(&mut dgated, two), view(&dy, one));
         vec![
             collect(backend, "activation", &y),
             collect(backend, "activation dx", &dx),
@@ -152,11 +146,9 @@ impl Elements {
         let x = backend.upload(&wide);
         let copy = backend.recall(backend.keep_copy(&x));
         let moved = backend.recall(backend.keep(backend.upload(&wide)));
-        let dy = self.input(backend, dense.end(), 8);
-        let [mut y, mut dx] = [9, 10].map(|k| self.input(backend, dense.end(), k));
-        let slopes = backend.activation_keep(self.activation, x, view_mut(&mut y, dense));
-        let write = view_mut(&mut dx, dense);
-        backend.activation_recall(self.activation, slopes, view(&dy, dense), write);
+        let mut dx = self.input(backend, dense.end(), 8);
+        let (y, slopes) = backend.activation_keep(self.activation, x, rows);
+        backend.activation_recall(self.activation, slopes, view_mut(&mut dx, dense));
         vec![
             collect(backend, "a copy kept", &copy),
             collect(backend, "a buffer kept", &moved),

@@ -27,10 +27,29 @@ pub fn slope_cols(cols: usize) -> usize {
 /// When sizes do not fit.
 pub fn forward(context: &Context, f: Activation, x: Mat<'_>, y: MatMut<'_>, slopes: MatMut<'_>) {
     assert_eq!((x.rows, x.cols), (y.rows, y.cols), "activation's output");
-    let size = (x.rows, slope_cols(x.cols));
+    activate(context, f, Some(x), y, slopes);
+}
+
+/// [`forward`] where `x` becomes `y`.
+///
+/// # Panics
+/// When sizes do not fit.
+pub fn forward_in_place(context: &Context, f: Activation, x: MatMut<'_>, slopes: MatMut<'_>) {
+    activate(context, f, None, x, slopes);
+}
+
+/// Without `x` it is what `y` holds.
+fn activate(
+    context: &Context,
+    f: Activation,
+    x: Option<Mat<'_>>,
+    y: MatMut<'_>,
+    slopes: MatMut<'_>,
+) {
+    let size = (y.rows, slope_cols(y.cols));
     assert_eq!((slopes.rows, slopes.cols), size, "activation's slopes");
     let (y, slopes) = (SharedMat::new(y), SharedMat::new(slopes));
-    with_curve!(f, |curve| in_ranges(context, x.rows, x.cols, 1, |rows| {
+    with_curve!(f, |curve| in_ranges(context, y.rows, y.cols, 1, |rows| {
         let kernel = Forward {
             curve,
             x,
@@ -47,15 +66,25 @@ pub fn forward(context: &Context, f: Activation, x: Mat<'_>, y: MatMut<'_>, slop
 /// # Panics
 /// When sizes do not fit.
 pub fn multiply(context: &Context, slopes: Mat<'_>, dy: Mat<'_>, dx: MatMut<'_>) {
-    assert_eq!(
-        (dy.rows, dy.cols),
-        (dx.rows, dx.cols),
-        "activation's gradient"
-    );
-    let size = (dy.rows, slope_cols(dy.cols));
+    let size = (dy.rows, dy.cols);
+    assert_eq!(size, (dx.rows, dx.cols), "activation's gradient");
+    differentiate(context, slopes, Some(dy), dx);
+}
+
+/// [`multiply`] where `dy` becomes `dx`.
+///
+/// # Panics
+/// When sizes do not fit.
+pub fn multiply_in_place(context: &Context, slopes: Mat<'_>, dy: MatMut<'_>) {
+    differentiate(context, slopes, None, dy);
+}
+
+/// Without `dy` it is what `dx` holds.
+fn differentiate(context: &Context, slopes: Mat<'_>, dy: Option<Mat<'_>>, dx: MatMut<'_>) {
+    let size = (dx.rows, slope_cols(dx.cols));
     assert_eq!((slopes.rows, slopes.cols), size, "activation's slopes");
     let dx = SharedMat::new(dx);
-    in_ranges(context, dy.rows, dy.cols, 1, |rows| {
+    in_ranges(context, dx.rows, dx.cols, 1, |rows| {
         dispatch(
             context.isa,
             Multiply {
@@ -70,7 +99,7 @@ pub fn multiply(context: &Context, slopes: Mat<'_>, dy: Mat<'_>, dx: MatMut<'_>)
 
 struct Forward<'a, C> {
     curve: C,
-    x: Mat<'a>,
+    x: Option<Mat<'a>>,
     y: SharedMat<'a>,
     slopes: SharedMat<'a>,
     rows: Range<usize>,
@@ -82,22 +111,23 @@ impl<C: Curve> Kernel for Forward<'_, C> {
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
         for r in self.rows {
-            let x = self.x.row(r);
             // SAFETY: each task has its own rows.
             let (y, slopes) = unsafe { (self.y.row(r), self.slopes.row(r)) };
             let slopes: &mut [u8] = bytemuck::cast_slice_mut(slopes);
-            let (lanes, x_tail) = x.as_chunks::<LANES>();
+            let x = self.x.map(|x| x.row(r).as_chunks::<LANES>());
             let (values, y_tail) = y.as_chunks_mut::<LANES>();
-            let (bytes, bytes_tail) = slopes[..x.len()].as_chunks_mut::<LANES>();
-            for ((x, y), bytes) in lanes.iter().zip(values).zip(bytes) {
-                let (value, slope) = self.curve.both(v, v.load(x));
+            let (bytes, bytes_tail) = slopes[..self.y.cols].as_chunks_mut::<LANES>();
+            for (i, (y, bytes)) in values.iter_mut().zip(bytes).enumerate() {
+                let x = v.load(x.map_or(&*y, |(lanes, _)| &lanes[i]));
+                let (value, slope) = self.curve.both(v, x);
                 v.store(value, y);
                 *bytes = steps(v, slope);
             }
-            if !x_tail.is_empty() {
-                let (value, slope) = self.curve.both(v, v.load_part(x_tail, 0.0));
+            if !y_tail.is_empty() {
+                let x = v.load_part(x.map_or(&*y_tail, |(_, tail)| tail), 0.0);
+                let (value, slope) = self.curve.both(v, x);
                 v.store_part(value, y_tail);
-                bytes_tail.copy_from_slice(&steps(v, slope)[..x_tail.len()]);
+                bytes_tail.copy_from_slice(&steps(v, slope)[..bytes_tail.len()]);
             }
         }
     }
@@ -112,7 +142,7 @@ fn steps<V: Vector>(v: V, slope: V::F) -> [u8; LANES] {
 
 struct Multiply<'a> {
     slopes: Mat<'a>,
-    dy: Mat<'a>,
+    dy: Option<Mat<'a>>,
     dx: SharedMat<'a>,
     rows: Range<usize>,
 }
@@ -127,11 +157,22 @@ impl Kernel for Multiply<'_> {
             let slopes: &[u8] = bytemuck::cast_slice(self.slopes.row(r));
             // SAFETY: each task has its own rows.
             let dx = unsafe { self.dx.row(r) };
-            for ((slope, dy), dx) in slopes.iter().zip(self.dy.row(r)).zip(dx) {
-                *dx = (f32::from(*slope) - ZERO) * STEP * dy;
+            if let Some(dy) = self.dy {
+                for ((slope, dy), dx) in slopes.iter().zip(dy.row(r)).zip(dx) {
+                    *dx = slope_of(*slope) * dy;
+                }
+            } else {
+                for (slope, dx) in slopes.iter().zip(dx) {
+                    *dx *= slope_of(*slope);
+                }
             }
         }
     }
+}
+
+#[inline(always)]
+fn slope_of(byte: u8) -> f32 {
+    (f32::from(byte) - ZERO) * STEP
 }
 
 #[cfg(test)]
@@ -159,6 +200,18 @@ mod tests {
         [y, dx]
     }
 
+    /// The same, over what was read.
+    fn in_place(context: &Context, f: Activation, x: Mat<'_>, dy: Mat<'_>) -> [Vec<f32>; 2] {
+        let (rows, cols) = (x.rows, x.cols);
+        let (mut y, mut dx) = (x.data.to_vec(), dy.data.to_vec());
+        let mut slopes = vec![0.0; rows * slope_cols(cols)];
+        let kept = MatMut::dense(&mut slopes, rows, slope_cols(cols));
+        forward_in_place(context, f, MatMut::dense(&mut y, rows, cols), kept);
+        let kept = Mat::dense(&slopes, rows, slope_cols(cols));
+        multiply_in_place(context, kept, MatMut::dense(&mut dx, rows, cols));
+        [y, dx]
+    }
+
     proptest! {
         #[test]
         fn values_are_those_of_forward_and_slopes_within_half_a_step(
@@ -177,6 +230,7 @@ mod tests {
                     activation::forward(&context, f, x, MatMut::dense(&mut plain, rows, cols));
                     activation::backward(&context, f, x, dy, MatMut::dense(&mut exact, rows, cols));
                     prop_assert_eq!(&run(&context, f, x, dy), &[y.clone(), dx.clone()]);
+                    prop_assert_eq!(&in_place(&context, f, x, dy), &[y.clone(), dx.clone()]);
                     for i in 0..y.len() {
                         // One more rounding, and what GELU leaves of numbers below -10.
                         let most = 4.0 * f32::EPSILON * y[i].abs() + 1e-30;

@@ -26,8 +26,8 @@ fn any_f32() -> impl Strategy<Value = f32> {
     ]
 }
 
-/// All four operations, on rows of `cols` at a stride of one more.
-fn run(context: &Context, f: Activation, x: &[f32], dy: &[f32], cols: usize) -> [Vec<u32>; 4] {
+/// All five operations, on rows of `cols` at a stride of one more than the widest.
+fn run(context: &Context, f: Activation, x: &[f32], dy: &[f32], cols: usize) -> [Vec<u32>; 5] {
     let rows = x.len() / (2 * cols + 1);
     let stride = 2 * cols + 1;
     let mat = |data, cols| Mat {
@@ -41,23 +41,37 @@ fn run(context: &Context, f: Activation, x: &[f32], dy: &[f32], cols: usize) -> 
         work(MatMut::dense(&mut y, rows, cols));
         bits(&y)
     };
+    // What lies between rows stays.
+    let over = |data: &[f32], cols: usize, work: &dyn Fn(MatMut<'_>)| {
+        let mut data = data.to_vec();
+        work(MatMut {
+            data: &mut data,
+            stride,
+            rows,
+            cols,
+        });
+        bits(&data[..rows * stride])
+    };
     [
         out(cols, &|y| forward(context, f, mat(x, cols), y)),
         out(cols, &|y| {
             backward(context, f, mat(x, cols), mat(dy, cols), y)
         }),
+        over(dy, cols, &|dy| {
+            backward_in_place(context, f, mat(x, cols), dy)
+        }),
         out(cols, &|y| gated(context, f, mat(x, 2 * cols), y)),
-        out(2 * cols, &|y| {
-            gated_backward(context, f, mat(x, 2 * cols), mat(dy, cols), y)
+        over(x, 2 * cols, &|x| {
+            gated_backward(context, f, x, mat(dy, cols))
         }),
     ]
 }
 
 /// The same by the scalar twin, a row at a time.
-fn by_row(f: Activation, x: &[f32], dy: &[f32], cols: usize) -> [Vec<u32>; 4] {
+fn by_row(f: Activation, x: &[f32], dy: &[f32], cols: usize) -> [Vec<u32>; 5] {
     let context = Context::new(Some(1), Some(Isa::Scalar));
     let stride = 2 * cols + 1;
-    let mut all = [const { Vec::new() }; 4];
+    let mut all = [const { Vec::new() }; 5];
     for (x, dy) in x.chunks_exact(stride).zip(dy.chunks_exact(stride)) {
         let row = run(&context, f, x, dy, cols);
         all.iter_mut()
@@ -81,6 +95,24 @@ proptest! {
                 prop_assert_eq!(&got, &want, "{:?} {:?}", f, isa);
             }
         }
+    }
+}
+
+#[test]
+fn a_gradient_in_place_is_the_one_beside_it() {
+    let (rows, cols) = (7, 37);
+    let of = |key: u64| -> Vec<f32> {
+        let value = |i| 8.0 * crate::elementwise::uniform(key, i) - 4.0;
+        (0..rows * cols).map(|i| value(i as u64)).collect()
+    };
+    let (x, dy) = (of(1), of(2));
+    let (x, beside) = (Mat::dense(&x, rows, cols), Mat::dense(&dy, rows, cols));
+    for f in ALL {
+        let context = Context::new(Some(2), None);
+        let (mut dx, mut over) = (vec![7.0; rows * cols], dy.clone());
+        backward(&context, f, x, beside, MatMut::dense(&mut dx, rows, cols));
+        backward_in_place(&context, f, x, MatMut::dense(&mut over, rows, cols));
+        assert_eq!(bits(&over), bits(&dx), "{f:?}");
     }
 }
 

@@ -97,16 +97,15 @@ impl<B: Backend> Block<B> {
                 .as_mut()
                 .map(|dactive| (ViewMut::dense(dactive, count, inner), Write::Set)),
         );
-        let dactive = View::dense(dactive.as_ref()?, count, inner);
-        let mut dhidden = backend.alloc(count * spec.mlp_width());
-        let write = ViewMut::dense(&mut dhidden, count, spec.mlp_width());
-        match hidden {
-            Hidden::Before(hidden) => pass.activation_backward(&hidden, dactive, write),
+        let mut dactive = dactive?;
+        Some(match hidden {
+            Hidden::Before(hidden) => pass.activation_backward(hidden, dactive, count),
             Hidden::Slopes(slopes) => {
-                backend.activation_recall(spec.activation, slopes, dactive, write);
+                let over = ViewMut::dense(&mut dactive, count, inner);
+                backend.activation_recall(spec.activation, slopes, over);
+                dactive
             }
-        }
-        Some(dhidden)
+        })
     }
 
     /// From the gradient of the residual behind attention to that of the block's input.
@@ -201,20 +200,20 @@ impl<B: Backend> Block<B> {
 }
 
 impl<B: Backend> Pass<'_, B> {
-    /// The gradient of [`Pass::activate`].
-    fn activation_backward(
-        &self,
-        hidden: &B::Buf,
-        dactive: View<'_, B::Buf>,
-        dhidden: ViewMut<'_, B::Buf>,
-    ) {
+    /// The gradient of [`Pass::activate`], over that of the two buffers which has its size.
+    fn activation_backward(&self, mut hidden: B::Buf, mut dactive: B::Buf, count: usize) -> B::Buf {
         let (backend, spec) = (self.backend, self.spec);
-        let hidden = View::dense(hidden, dhidden.span.rows, dhidden.span.cols);
+        let (inner, width) = (spec.intermediate_size, spec.mlp_width());
         if spec.gated_mlp {
-            backend.gated_activation_backward(spec.activation, hidden, dactive, dhidden);
-        } else {
-            backend.activation_backward(spec.activation, hidden, dactive, dhidden);
+            let over = ViewMut::dense(&mut hidden, count, width);
+            let dactive = View::dense(&dactive, count, inner);
+            backend.gated_activation_backward(spec.activation, over, dactive);
+            return hidden;
         }
+        let over = ViewMut::dense(&mut dactive, count, inner);
+        let hidden = View::dense(&hidden, count, width);
+        backend.activation_backward(spec.activation, hidden, over);
+        dactive
     }
 
     /// The gradient of queries, keys and values before their rotation.
