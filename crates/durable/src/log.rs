@@ -64,11 +64,6 @@ impl AppendLog {
         Ok(log)
     }
 
-    /// Bytes of whole lines so far.
-    pub fn size_bytes(&self) -> u64 {
-        self.len
-    }
-
     /// Lines that could not be written.
     pub fn lost_lines(&self) -> u64 {
         self.lost_lines

@@ -217,9 +217,9 @@ impl CheckpointStore {
         Ok(())
     }
 
-    /// Takes the checkpoints behind a step out of the order, for a run that goes on from one of that step: by their step
-    /// they would stand before all that the run is to write. So is one of the very step that is not the one that the run
-    /// goes on from. They are kept as `checkpoint-N.replaced-…`. Returns where they were and where they are, newest first.
+    /// Takes out of the order what would stand before all that a run is to write which goes on from `resumed`: the
+    /// checkpoints behind its step, and another one of that very step. They are kept as `checkpoint-N.replaced-…`. Returns
+    /// where they were and where they are, newest first.
     ///
     /// # Errors
     /// As [`CheckpointStore::list`], or [`DurableError::Io`] of a renaming.

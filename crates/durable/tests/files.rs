@@ -296,7 +296,7 @@ fn log_drops_a_torn_tail_and_goes_on() {
     log.append("{\"b\":2}").unwrap();
     log.sync().unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"{\"a\":1}\n{\"b\":2}\n");
-    assert_eq!((log.size_bytes(), log.lost_lines()), (16, 0));
+    assert_eq!(log.lost_lines(), 0);
 }
 
 #[test]
@@ -304,9 +304,10 @@ fn torn_tail_longer_than_a_piece_is_dropped() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     fs::write(&path, [b"one\n".to_vec(), vec![b'x'; 200_000]].concat()).unwrap();
-    assert_eq!(AppendLog::open(&path).unwrap().size_bytes(), 4);
+    AppendLog::open(&path).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"one\n");
     fs::write(&path, vec![b'x'; 200_000]).unwrap();
-    assert_eq!(AppendLog::open(&path).unwrap().size_bytes(), 0);
+    AppendLog::open(&path).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"");
 }
 

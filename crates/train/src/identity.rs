@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::ChangedSetting;
 
-/// The adapter's configuration, as `adapter_config.json` has it, patterns in their own order.
+/// The adapter's configuration, as [`peft::planned_config`] spells it.
 pub const LORA: &str = "lora";
 /// Digests of rows, template and tokenizer, then `max_length N`: see `data::encoded::fingerprint`.
 pub const DATASET: &str = "dataset";

@@ -13,9 +13,6 @@ use crate::plot::loss_svg;
 /// The log, one JSON object a line.
 pub(crate) const METRICS: &str = "metrics.jsonl";
 
-/// The losses, drawn.
-pub(crate) const PLOT: &str = "loss.svg";
-
 /// The two files.
 pub(crate) struct Journal {
     disk: Disk,
@@ -31,7 +28,7 @@ impl Journal {
         Self {
             disk: folder.disk.clone(),
             metrics: folder.join(METRICS),
-            plot: folder.join(PLOT),
+            plot: folder.join("loss.svg"),
             log: None,
             warned: false,
             lost: 0,

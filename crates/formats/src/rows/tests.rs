@@ -159,6 +159,12 @@ fn csv_cells_are_text_as_written() {
         open("rows.csv", "a\nit \"is\" 5\" long"),
         Ok(vec![json!({"a": "it \"is\" 5\" long"})])
     );
+    // In quotes it is a name, not cells with another delimiter.
+    for bom in ["", "\u{feff}"] {
+        let text = format!("{bom}\"question; short\"\nwhy\n");
+        let want = vec![json!({"question; short": "why"})];
+        assert_eq!(open("rows.csv", text), Ok(want));
+    }
 }
 
 #[test]

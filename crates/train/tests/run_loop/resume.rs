@@ -283,7 +283,12 @@ fn changed_settings_and_data_are_refused_with_the_list_unless_named() {
             .contains("`learning_rate` was 0.02, is 0.01"),
         "{error}"
     );
-    assert!(resume("dataset").result.is_err());
+    let hint = resume("dataset").result.unwrap_err().hint().unwrap();
+    let advice = "resume_with_changed=dataset,learning_rate,";
+    assert!(
+        hint.contains(advice),
+        "followed, it must not end here again: {hint}"
+    );
     let useless = resume("dataset,learning_rate,seed");
     assert!(matches!(useless.result, Err(TrainError::NotChanged { name }) if name == "seed"));
     let logs_aside = |files: &std::collections::BTreeMap<std::path::PathBuf, Vec<u8>>| {
